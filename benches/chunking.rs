@@ -1,0 +1,2 @@
+//! Placeholder until the room lands.
+fn main() {}

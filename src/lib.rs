@@ -1,0 +1,3 @@
+//! dropblock keeps a folder the same on every machine and moves only the blocks that changed.
+
+pub mod model;
