@@ -1,3 +1,4 @@
 //! dropblock keeps a folder the same on every machine and moves only the blocks that changed.
 
 pub mod model;
+pub mod tree;
