@@ -2,7 +2,7 @@
 
 pub mod block;
 pub mod chunk;
-pub mod client;
+pub mod folder;
 pub mod manifest;
 pub mod model;
 pub mod reconcile;

@@ -1,0 +1,305 @@
+//! The user's folder on disk: everything that looks at it or changes it.
+//!
+//! Plain sync code without network. The client calls it once per batch. What it promises:
+//! - nothing outside the folder is touched, no symlink is followed, no fifo or device is opened ([`fs`]);
+//! - a file of the user is never overwritten or deleted without a look at what it was ([`apply`], [`trash`]);
+//! - readers see old or new content, whole; half files exist only in the private part ([`stage`]);
+//! - what was "agreed" is recorded only after it is on disk, and is never trusted when damaged ([`state`]).
+//!
+//! ```text
+//! FOLDER/.dropblock/    0700, files inside 0600      docs/format-client.md has the bytes
+//!     lock              flock of the running client
+//!     version           format of everything beside it
+//!     state             agreed nodes, stamps, cursor: an append-only log
+//!     manifests/        chunk lists of large files, a cache
+//!     stage/            half downloads, finished files on their way, parked files
+//!     trash/            files that came out, kept until looked at again
+//! ```
+
+pub mod apply;
+pub mod error;
+pub mod fs;
+pub mod manifests;
+mod matching;
+pub mod meta;
+mod names;
+pub mod recover;
+pub mod scan;
+pub mod stage;
+pub mod state;
+mod state_log;
+pub mod trash;
+mod walk;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{FolderError, ShownPath};
+pub use meta::{EntryKind, Identity, Meta, Stamp};
+pub use names::rescue_name;
+pub use state::{Batch, Cursor, State, Update};
+
+use crate::model::path::PRIVATE_DIR;
+use crate::model::{Name, RelPath};
+use fs::Dir;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Format of the private files. A larger number is refused, never re-initialised.
+pub const STATE_VERSION: u32 = 1;
+/// Before the number in the version file.
+const VERSION_PREFIX: &str = "dropblock client state ";
+/// Permission bits of private folders and files.
+const PRIVATE_DIR_MODE: u32 = 0o700;
+const PRIVATE_FILE_MODE: u32 = 0o600;
+
+/// A folder that is open for syncing, locked against a second client.
+#[derive(Debug)]
+pub struct Folder {
+    /// Absolute, without symlinks.
+    path: PathBuf,
+    root: Dir,
+    private: Dir,
+    stage: Dir,
+    trash: Dir,
+    manifests: Dir,
+    root_meta: Meta,
+    private_meta: Meta,
+    is_new: bool,
+    waiting: Mutex<Vec<trash::Waiting>>,
+    /// Held for as long as the folder is open.
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens a folder for syncing. With `create` it is made when only the last part of its path is absent.
+    ///
+    /// # Errors
+    /// Each cause has its own variant; nothing is left behind by a refusal except perhaps the empty folder.
+    pub fn open(path: &Path, create: bool) -> Result<Self, FolderError> {
+        let path = find_or_make(path, create)?;
+        let fail = |action| {
+            let shown = ShownPath::from(path.as_path());
+            move |error| FolderError::from_io(action, shown, error)
+        };
+        let root = Dir::open_root(&path).map_err(fail("open"))?;
+        let (private, is_new) = open_private(&path, &root)?;
+        let private_path = path.join(PRIVATE_DIR);
+        let lock = private
+            .append_file(&names::own("lock").map_err(fail("open"))?, PRIVATE_FILE_MODE)
+            .map_err(|error| FolderError::from_io("lock", private_path.as_path(), error))?;
+        if !fs::try_lock(&lock).map_err(fail("lock"))? {
+            return Err(FolderError::Locked { path: ShownPath::from(path.as_path()) });
+        }
+        check_version(&private_path, &private)?;
+        let sub = |name: &str| {
+            open_or_make(&private, name)
+                .map_err(|error| FolderError::from_io("open", private_path.join(name).as_path(), error))
+        };
+        let (stage, trash, manifests) = (sub("stage")?, sub("trash")?, sub("manifests")?);
+        let root_meta = root.own_meta().map_err(fail("look at"))?;
+        let private_meta = private.own_meta().map_err(fail("look at"))?;
+        Ok(Self {
+            path,
+            root,
+            private,
+            stage,
+            trash,
+            manifests,
+            root_meta,
+            private_meta,
+            is_new,
+            waiting: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Where it is: absolute, without symlinks.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True when the private part was made by this call of [`Folder::open`]: a first sync.
+    pub const fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Checks that the folder at the path is still the one that was opened, with its private part.
+    ///
+    /// # Errors
+    /// [`FolderError::Replaced`] after it was unmounted, deleted, renamed or swapped. Nothing that a scan shows may be
+    /// believed then, least of all that files are gone.
+    pub fn check(&self) -> Result<(), FolderError> {
+        let same = |meta: &Meta, known: &Meta| {
+            meta.device == known.device && meta.stamp.identity() == known.stamp.identity()
+        };
+        let still_there = || -> io::Result<bool> {
+            let root = Dir::open_root(&self.path)?;
+            let private = root.meta(&names::own(PRIVATE_DIR)?)?;
+            Ok(same(&root.own_meta()?, &self.root_meta) && same(&private, &self.private_meta))
+        };
+        match still_there() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FolderError::Replaced { path: self.shown() }),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(FolderError::Replaced { path: self.shown() })
+            }
+            Err(error) => Err(FolderError::from_io("look at", self.path.as_path(), error)),
+        }
+    }
+
+    /// What stands at a path now; `None` when nothing does.
+    pub fn look(&self, path: &RelPath) -> Result<Option<Meta>, FolderError> {
+        let Some((parent, name)) = path.split_last() else {
+            return self.root.own_meta().map(Some).map_err(self.failed("look at", path));
+        };
+        match self.root.open_below(&parent).and_then(|dir| dir.meta_if_there(name)) {
+            Ok(meta) => Ok(meta),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.failed("look at", path)(error)),
+        }
+    }
+
+    /// Opens a regular file for reading, with what it is at this moment. `None` when there is none at the path.
+    /// After reading, [`Folder::stamp_of`] tells whether it changed meanwhile.
+    pub fn open_file(&self, path: &RelPath) -> Result<Option<(File, Stamp)>, FolderError> {
+        let Some((parent, name)) = path.split_last() else { return Ok(None) };
+        match self.root.open_below(&parent).and_then(|dir| dir.open_file(name)) {
+            Ok(found) => Ok(found.map(|(file, meta)| (file, meta.stamp))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.failed("read", path)(error)),
+        }
+    }
+
+    /// What an open file is now.
+    pub fn stamp_of(&self, file: &File) -> Result<Stamp, FolderError> {
+        fs::meta_of_file(file)
+            .map(|meta| meta.stamp)
+            .map_err(|error| FolderError::from_io("look at a file in", self.path.as_path(), error))
+    }
+
+    /// Turns the failure of a call on `path` into an error.
+    fn failed(&self, action: &'static str, path: &RelPath) -> impl Fn(io::Error) -> FolderError + use<> {
+        let full = if path.is_root() { self.path.clone() } else { self.path.join(path.to_os_path()) };
+        move |error| FolderError::from_io(action, full.as_path(), error)
+    }
+
+    /// Turns the failure of a call on the private part into an error.
+    fn failed_private(&self, action: &'static str) -> impl Fn(io::Error) -> FolderError + use<> {
+        let full = self.path.join(PRIVATE_DIR);
+        move |error| FolderError::from_io(action, full.as_path(), error)
+    }
+
+    fn shown(&self) -> ShownPath {
+        ShownPath::from(self.path.as_path())
+    }
+
+    /// Opens the folder that holds `path`. `None` when it is absent or no folder, and for the top itself.
+    fn parent_dir<'a>(&self, path: &'a RelPath) -> Result<Option<(Dir, &'a Name)>, FolderError> {
+        let Some((name, parent)) = path.names().split_last() else { return Ok(None) };
+        match self.root.open_below(&RelPath::from_names(parent.to_vec())) {
+            Ok(dir) => Ok(Some((dir, name))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.failed("open the folder of", path)(error)),
+        }
+    }
+}
+
+/// The path leads nowhere: something on it is absent, not a folder, or a symlink.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || fs::is_loop(error)
+}
+
+fn find_or_make(path: &Path, create: bool) -> Result<PathBuf, FolderError> {
+    let fail = |error| FolderError::from_io("open", path, error);
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_dir() => return Err(FolderError::NotAFolder { path: path.into() }),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+            std::fs::create_dir(path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    FolderError::NotFound { path: path.parent().unwrap_or(path).into() }
+                }
+                _ => FolderError::from_io("make", path, error),
+            })?;
+        }
+        Err(error) => {
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound => FolderError::NotFound { path: path.into() },
+                io::ErrorKind::NotADirectory => FolderError::NotAFolder { path: path.into() },
+                _ => fail(error),
+            });
+        }
+    }
+    path.canonicalize().map_err(fail)
+}
+
+fn open_private(path: &Path, root: &Dir) -> Result<(Dir, bool), FolderError> {
+    let private_path = path.join(PRIVATE_DIR);
+    let fail = |action| {
+        let shown = ShownPath::from(private_path.as_path());
+        move |error| FolderError::from_io(action, shown, error)
+    };
+    let name = names::own(PRIVATE_DIR).map_err(fail("open"))?;
+    let is_new = match root.make_dir(&name, PRIVATE_DIR_MODE) {
+        Ok(()) => {
+            root.sync().map_err(fail("sync"))?;
+            true
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        // Some systems answer "read-only" before they look whether the name exists.
+        Err(_) if root.meta(&name).is_ok() => false,
+        Err(error) => return Err(fail("make")(error)),
+    };
+    match root.open_child(&name) {
+        Ok(dir) => Ok((dir, is_new)),
+        Err(error) if is_absent(&error) => {
+            Err(FolderError::NotAFolder { path: private_path.as_path().into() })
+        }
+        Err(error) => Err(fail("open")(error)),
+    }
+}
+
+fn open_or_make(parent: &Dir, name: &str) -> io::Result<Dir> {
+    let name = names::own(name)?;
+    match parent.make_dir(&name, PRIVATE_DIR_MODE) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => parent.open_child(&name),
+    }
+}
+
+fn check_version(path: &Path, private: &Dir) -> Result<(), FolderError> {
+    let full = path.join("version");
+    let fail = |error| FolderError::from_io("read", full.as_path(), error);
+    let name = names::own("version").map_err(fail)?;
+    let Some((file, _)) = private.open_file(&name).map_err(fail)? else {
+        return write_whole(private, "version", format!("{VERSION_PREFIX}{STATE_VERSION}\n").as_bytes())
+            .map_err(|error| FolderError::from_io("write", full.as_path(), error));
+    };
+    let mut text = String::new();
+    if file.take(64).read_to_string(&mut text).is_err() {
+        return Err(FolderError::UnknownVersion { path: full.as_path().into() });
+    }
+    let found = text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    match found {
+        Some(found) if found <= STATE_VERSION => Ok(()),
+        Some(found) => {
+            Err(FolderError::NewerVersion { path: full.as_path().into(), found, known: STATE_VERSION })
+        }
+        None => Err(FolderError::UnknownVersion { path: full.as_path().into() }),
+    }
+}
+
+/// Writes a small private file so that it is there whole or not at all, and durable.
+fn write_whole(dir: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (temp, name) = (names::own(&format!("{name}.new"))?, names::own(name)?);
+    let _ = dir.unlink(&temp);
+    let mut file = dir.create_file(&temp, PRIVATE_FILE_MODE)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    dir.rename_over(&temp, dir, &name)?;
+    dir.sync()
+}

@@ -1,0 +1,173 @@
+//! After a crash: what lies in `stage/` and `trash/` is put back, kept for a resumed download, or thrown away.
+//!
+//! The names say what each file should be (see `names`), the file itself what it is, and the base where its node was.
+//! Whatever may hold bytes of the user goes back into the folder; only files that are certainly our own, or certainly
+//! an agreed version that was replaced or deleted, are removed.
+//!
+//! | found | it is | done |
+//! |---|---|---|
+//! | `get-…` | half a download | kept; removed when untouched for [`PARTIAL_KEEP_NS`] |
+//! | `put-…` with the inode in its name | finished, never placed | kept as a download; a symlink is removed |
+//! | `put-…` with another inode, as the base has it | the agreed version that was replaced | to the trash |
+//! | `put-…` with another inode, not as the base has it | an edit of the user | put back |
+//! | `park-…` | a node on its way | put back |
+//! | trash, not as its name says | an edit of the user | put back |
+//! | trash, as its name and the base say, its place empty | deleted or replaced, but never recorded | put back |
+//! | trash, as its name says, otherwise | agreed and replaced or deleted | waits in the trash as ever |
+//!
+//! "Put back" means to the node's path in the base, beside it when taken, to the top when the folder is gone.
+
+use super::fs::Dir;
+use super::names::{StageName, TrashName, own};
+use super::{EntryKind, Folder, FolderError, State};
+use crate::model::{Name, NodeId, RelPath};
+use std::io;
+
+/// How long half a download is kept for, ns: a week.
+pub const PARTIAL_KEEP_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
+
+/// What recovery did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Files and folders that are in the folder again. The next scan tells what they are.
+    pub put_back: Vec<RelPath>,
+    /// Downloads that can go on.
+    pub partials: usize,
+    /// Files removed.
+    pub removed: usize,
+}
+
+impl Folder {
+    /// Cleans up after an earlier run, before the first scan. `now_ns` is the wall clock and decides only about the
+    /// age of downloads; `names` as for [`Folder::sweep_trash`].
+    pub fn recover(
+        &self,
+        state: &State,
+        now_ns: i64,
+        names: &mut dyn FnMut(&Name, u32) -> Name,
+    ) -> Result<Recovered, FolderError> {
+        let mut recovery = Recovery { folder: self, state, now_ns, names, done: Recovered::default() };
+        recovery.run().map_err(self.failed_private("clean up"))?;
+        Ok(recovery.done)
+    }
+}
+
+struct Recovery<'a> {
+    folder: &'a Folder,
+    state: &'a State,
+    now_ns: i64,
+    names: &'a mut dyn FnMut(&Name, u32) -> Name,
+    done: Recovered,
+}
+
+impl Recovery<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        let mut staged: Vec<_> = names_in(&self.folder.stage)?
+            .into_iter()
+            .filter_map(|name| StageName::parse(&name).map(|parsed| (self.rank(parsed), name, parsed)))
+            .collect();
+        // Parked folders before what belongs into them.
+        staged.sort();
+        for (_, name, parsed) in staged {
+            self.staged(&name, parsed)?;
+        }
+        for name in names_in(&self.folder.trash)? {
+            if let Some(parsed) = TrashName::parse(&name) {
+                self.trashed(name, parsed)?;
+            }
+        }
+        if !self.done.put_back.is_empty() {
+            self.folder.root.sync_filesystem()?;
+        }
+        Ok(())
+    }
+
+    fn rank(&self, name: StageName) -> (bool, usize) {
+        match name {
+            StageName::Park(id) => (false, self.state.base.path_of(id).map_or(0, |path| path.names().len())),
+            _ => (true, 0),
+        }
+    }
+
+    fn staged(&mut self, name: &Name, parsed: StageName) -> io::Result<()> {
+        let stage = &self.folder.stage;
+        let Some(meta) = stage.meta_if_there(name)? else { return Ok(()) };
+        match parsed {
+            StageName::Get(..) => {
+                let age_ns = self.now_ns.saturating_sub(meta.stamp.mtime_ns.max(meta.stamp.ctime_ns));
+                if meta.kind == EntryKind::File && age_ns < PARTIAL_KEEP_NS {
+                    self.done.partials += 1;
+                    return Ok(());
+                }
+                self.remove(stage, name)
+            }
+            StageName::Put(id, root, identity) if meta.stamp.identity() == identity => {
+                if meta.kind != EntryKind::File {
+                    return self.remove(stage, name);
+                }
+                self.done.partials += 1;
+                stage.rename_over(name, stage, &StageName::Get(id, root).to_name()?)
+            }
+            StageName::Put(id, ..) => match self.state.stamp(id).copied() {
+                Some(agreed) if agreed.same_bytes(&meta.stamp) => {
+                    self.folder.move_to_trash(stage, name, id, &agreed).map(drop)
+                }
+                _ => self.put_back(stage, name, id),
+            },
+            StageName::Park(id) => self.put_back(stage, name, id),
+        }
+    }
+
+    fn trashed(&mut self, name: Name, parsed: TrashName) -> io::Result<()> {
+        let trash = &self.folder.trash;
+        let Some(meta) = trash.meta_if_there(&name)? else { return Ok(()) };
+        if !parsed.fits(&meta.stamp) {
+            return self.put_back(trash, &name, parsed.id);
+        }
+        let path = self.state.base.path_of(parsed.id);
+        let is_base = self.state.stamp(parsed.id).is_some_and(|agreed| parsed.fits(agreed));
+        if let Some(path) = path.as_ref().filter(|_| is_base)
+            && self.is_free(path)?
+        {
+            return self.put_back(trash, &name, parsed.id);
+        }
+        self.folder.watch_trash(name, path.unwrap_or(self.fallback(parsed.id)?))
+    }
+
+    fn is_free(&self, path: &RelPath) -> io::Result<bool> {
+        let Some((parent, name)) = path.split_last() else { return Ok(false) };
+        match self.folder.root.open_below(&parent).and_then(|dir| dir.meta_if_there(name)) {
+            Ok(meta) => Ok(meta.is_none()),
+            Err(error) if super::is_absent(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_back(&mut self, from: &Dir, name: &Name, id: NodeId) -> io::Result<()> {
+        let path = match self.state.base.path_of(id) {
+            Some(path) => path,
+            None => self.fallback(id)?,
+        };
+        let path = self.folder.put_back(from, name, &path, self.names)?;
+        self.done.put_back.push(path);
+        Ok(())
+    }
+
+    /// Where a file goes whose node is not in the base: nobody remembers its name.
+    fn fallback(&self, id: NodeId) -> io::Result<RelPath> {
+        let hex = id.to_hex();
+        let name = own(&format!("recovered file {}", hex.get(..8).unwrap_or(&hex)))?;
+        Ok(RelPath::from_names(vec![name]))
+    }
+
+    fn remove(&mut self, dir: &Dir, name: &Name) -> io::Result<()> {
+        self.done.removed += 1;
+        dir.unlink(name)
+    }
+}
+
+fn names_in(dir: &Dir) -> io::Result<Vec<Name>> {
+    let mut names: Vec<Name> = dir.list()?.into_iter().map(|listed| listed.name).collect();
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,240 @@
+//! Staged files: content on its way into the folder, whole before anybody sees it.
+//!
+//! A file is written under a name made of its node and its content root, so a download that was interrupted is found
+//! again; which of its blocks are good is found by hashing them, never remembered. [`StagedFile::finish`] sets mode
+//! and time and renames it to a name that also carries its inode (see `names`), ready for [`Folder::place`].
+//!
+//! [`Folder::place`]: super::Folder::place
+
+use super::meta::with_exec;
+use super::names::StageName;
+use super::{EntryKind, Folder, FolderError, Meta, Stamp, fs};
+use crate::model::path::PRIVATE_DIR;
+use crate::model::{BlockHash, FileContent, Name, NodeId};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// Runs of zeros of this size and alignment become holes, bytes.
+const HOLE_BYTES: usize = 4096;
+/// Up to this many files are synced one by one; above it the whole filesystem is, which then costs less.
+const SINGLE_SYNCS_MAX: usize = 256;
+/// Permission bits of new files before the umask.
+const NEW_FILE_MODE: u32 = 0o644;
+
+/// A file being written.
+#[derive(Debug)]
+pub struct StagedFile {
+    id: NodeId,
+    content: FileContent,
+    name: Name,
+    file: File,
+    path: PathBuf,
+    resumed: bool,
+    /// It may hold other bytes than zeros where nothing was written yet.
+    used: bool,
+}
+
+/// A finished file or symlink that can be put in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    pub(super) id: NodeId,
+    pub(super) name: Name,
+    pub(super) kind: EntryKind,
+    pub(super) mode: u32,
+    /// As finished.
+    pub stamp: Stamp,
+}
+
+impl StagedFile {
+    /// Starts a file of this content, or goes on with one that was interrupted.
+    pub fn create(folder: &Folder, id: NodeId, content: &FileContent) -> Result<Self, FolderError> {
+        let failed = folder.failed_private("stage a file in");
+        let name = StageName::Get(id, content.root.hash).to_name().map_err(&failed)?;
+        let (file, resumed) = match folder.stage.create_file(&name, NEW_FILE_MODE) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (folder.stage.open_own(&name).map_err(&failed)?, true)
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        // Only the length: space is taken as bytes come, so that sparse files stay cheap.
+        file.set_len(content.size).map_err(&failed)?;
+        let path = folder.path.join(PRIVATE_DIR).join("stage");
+        Ok(Self { id, content: content.clone(), name, file, path, resumed, used: resumed })
+    }
+
+    /// True when an earlier run left something: [`StagedFile::check`] tells what of it is good.
+    pub const fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Which chunks (offset, length, hash) are there already. Nothing is read for a file that was just begun.
+    pub fn check(
+        &self,
+        chunks: impl IntoIterator<Item = (u64, u32, BlockHash)>,
+    ) -> Result<Vec<bool>, FolderError> {
+        let mut buffer = Vec::new();
+        chunks
+            .into_iter()
+            .map(|(offset, len, hash)| {
+                if !self.used {
+                    return Ok(false);
+                }
+                buffer.resize(usize::try_from(len).unwrap_or(0), 0);
+                match self.file.read_exact_at(&mut buffer, offset) {
+                    Ok(()) => Ok(BlockHash::of(&buffer) == hash),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+                    Err(error) => Err(self.failed("read", error)),
+                }
+            })
+            .collect()
+    }
+
+    /// Writes bytes at their place. Zeros become holes.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FolderError> {
+        let mut at = offset;
+        for (is_zero, run) in zero_runs(offset, bytes) {
+            let len = run.len() as u64;
+            let punched = is_zero
+                && (!self.used
+                    || fs::punch_hole(&self.file, at, len).map_err(|error| self.failed("write", error))?);
+            if !punched {
+                self.file.write_all_at(run, at).map_err(|error| self.failed("write", error))?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes from a file that is here already, inside the kernel, holes as holes. `false` when `from` ends
+    /// early. The caller checks that `from` was what it thinks, before and after.
+    pub fn copy_from(
+        &mut self,
+        from: &File,
+        from_offset: u64,
+        offset: u64,
+        len: u64,
+    ) -> Result<bool, FolderError> {
+        let end = from_offset.saturating_add(len);
+        let failed = |error| self.failed("copy to", error);
+        if fs::meta_of_file(from).map_err(failed)?.stamp.size < end {
+            return Ok(false);
+        }
+        let mut at = from_offset;
+        while at < end {
+            let extent =
+                if self.used { Some((at, end)) } else { fs::next_extent(from, at, end).map_err(failed)? };
+            let Some((start, stop)) = extent else { break };
+            let to = offset + (start - from_offset);
+            if fs::copy_range(from, start, &self.file, to, stop - start).map_err(failed)? < stop - start {
+                return Ok(false);
+            }
+            at = stop;
+        }
+        Ok(true)
+    }
+
+    /// Takes all bytes of a file as they are, sharing them where the filesystem can. `false` when it cannot: then
+    /// nothing happened. Meant to come first, before the parts that differ are written.
+    pub fn clone_from(&mut self, from: &File) -> Result<bool, FolderError> {
+        let failed = |error| self.failed("clone to", error);
+        if !fs::clone_file(from, &self.file).map_err(failed)? {
+            return Ok(false);
+        }
+        self.file.set_len(self.content.size).map_err(failed)?;
+        self.used = true;
+        Ok(true)
+    }
+
+    /// Sets mode and time, and makes it ready to be placed. The caller has verified the content.
+    pub fn finish(self, folder: &Folder, exec: bool, mtime_ns: i64) -> Result<Staged, FolderError> {
+        let failed = |error| self.failed("finish", error);
+        let before = fs::meta_of_file(&self.file).map_err(failed)?;
+        let mode = with_exec(before.mode, exec);
+        fs::set_file_meta(&self.file, mode, mtime_ns).map_err(failed)?;
+        let name = StageName::Put(self.id, self.content.root.hash, before.stamp.identity());
+        let name = name.to_name().map_err(failed)?;
+        folder.stage.rename_over(&self.name, &folder.stage, &name).map_err(failed)?;
+        let stamp = fs::meta_of_file(&self.file).map_err(failed)?.stamp;
+        Ok(Staged { id: self.id, name, kind: EntryKind::File, mode, stamp })
+    }
+
+    /// Throws it away, with what was downloaded.
+    pub fn discard(self, folder: &Folder) -> Result<(), FolderError> {
+        folder.stage.unlink(&self.name).map_err(|error| self.failed("remove", error))
+    }
+
+    fn failed(&self, action: &'static str, error: io::Error) -> FolderError {
+        FolderError::from_io(action, self.path.as_path(), error)
+    }
+}
+
+impl Folder {
+    /// Makes a symlink ready to be placed. Its text is kept byte for byte and never followed.
+    pub fn stage_symlink(&self, id: NodeId, target: &[u8], mtime_ns: i64) -> Result<Staged, FolderError> {
+        let failed = self.failed_private("stage a symlink in");
+        let root = BlockHash::of(target);
+        let make = || -> io::Result<(Name, Meta)> {
+            let temp = StageName::Get(id, root).to_name()?;
+            if self.stage.meta_if_there(&temp)?.is_some() {
+                self.stage.unlink(&temp)?;
+            }
+            self.stage.make_symlink(&temp, target)?;
+            self.stage.set_mtime(&temp, mtime_ns)?;
+            let identity = self.stage.meta(&temp)?.stamp.identity();
+            let name = StageName::Put(id, root, identity).to_name()?;
+            self.stage.rename_over(&temp, &self.stage, &name)?;
+            let meta = self.stage.meta(&name)?;
+            Ok((name, meta))
+        };
+        let (name, meta) = make().map_err(failed)?;
+        Ok(Staged { id, name, kind: EntryKind::Symlink, mode: meta.mode, stamp: meta.stamp })
+    }
+
+    /// Makes finished files durable, bytes, mode and time. To be called before they are placed: then no reader, and
+    /// no power cut, ever sees half a file under a name of the user.
+    pub fn sync_staged(&self, staged: &[Staged]) -> Result<(), FolderError> {
+        let failed = self.failed_private("sync");
+        let files: Vec<_> = staged.iter().filter(|staged| staged.kind == EntryKind::File).collect();
+        if files.len() > SINGLE_SYNCS_MAX {
+            return self.stage.sync_filesystem().map_err(failed);
+        }
+        for staged in files {
+            self.stage.open_own(&staged.name).and_then(|file| file.sync_all()).map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    /// Throws a finished file away.
+    pub fn discard_staged(&self, staged: &Staged) -> Result<(), FolderError> {
+        self.stage.unlink(&staged.name).map_err(self.failed_private("remove a staged file in"))
+    }
+}
+
+/// Cuts bytes that stand at `offset` of a file into runs of whole zero pages and of anything else.
+fn zero_runs(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
+    let mut rest = bytes;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (mut len, mut kind) = (0, None);
+        while len < rest.len() {
+            let in_page = usize::try_from((at + len as u64) % HOLE_BYTES as u64).unwrap_or(0);
+            let cell_len = (HOLE_BYTES - in_page).min(rest.len() - len);
+            let cell = rest.get(len..len + cell_len).unwrap_or_default();
+            let is_zero = cell_len == HOLE_BYTES && cell.iter().all(|byte| *byte == 0);
+            if *kind.get_or_insert(is_zero) != is_zero {
+                break;
+            }
+            len += cell_len;
+        }
+        let (run, tail) = rest.split_at(len);
+        rest = tail;
+        at += len as u64;
+        Some((kind.unwrap_or(false), run))
+    })
+}

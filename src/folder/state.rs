@@ -1,0 +1,293 @@
+//! What the client remembers between runs: the agreed tree, how its files looked on disk, and how far it has read.
+//!
+//! The whole state is in memory; every change goes through [`State::save`] as one batch that is on disk whole or not
+//! at all. A state that was damaged is set aside and the client starts as at a first sync: it is never trusted in part.
+//!
+//! Invariant: a node is put here only after its file is durable in the folder. Otherwise a power cut would leave a
+//! short file that looks like an edit of the user.
+
+use super::state_log::{self, StateLog};
+use super::{Folder, FolderError, Identity, Stamp, names};
+use crate::model::{ChainHash, DeviceId, JournalId, NodeId, Seq, StoreId};
+use crate::tree::{Tree, TreeNode};
+use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+
+/// How far the client has read the share's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Which life of the journal.
+    pub journal: JournalId,
+    /// Everything up to here is in the base.
+    pub seq: Seq,
+    /// The chain at `seq`: a server that answers with another one has lost or changed its past.
+    pub chain: ChainHash,
+}
+
+/// One step of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// The node is agreed at this version and state. `None` keeps the stamp it has.
+    Put {
+        /// Which node.
+        id: NodeId,
+        /// Version and state.
+        node: TreeNode,
+        /// How its file looks on disk.
+        stamp: Option<Stamp>,
+    },
+    /// The node is agreed to be gone. Its children are updates of their own.
+    Remove(NodeId),
+    /// Only the look of the file changed, not the node.
+    Look(NodeId, Stamp),
+    /// Read up to here; `None` to read from the start again.
+    Cursor(Option<Cursor>),
+    /// Which share of which store this folder belongs to, and as which device.
+    Account {
+        /// The store.
+        store: Option<StoreId>,
+        /// The share's name.
+        share: Option<String>,
+        /// This client.
+        device: Option<DeviceId>,
+    },
+}
+
+/// Updates that become true together.
+pub type Batch = Vec<Update>;
+
+/// What was found when the state was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// There was no state: a first sync.
+    pub first: bool,
+    /// Bytes of an unfinished batch that were cut off.
+    pub torn_bytes: u64,
+    /// The state was damaged; its file is kept under this name in the private part.
+    pub set_aside: Option<String>,
+}
+
+/// The persistent state of one synced folder.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The nodes both sides last agreed on.
+    pub base: Tree,
+    /// How far the journal was read.
+    pub cursor: Option<Cursor>,
+    /// The store.
+    pub store: Option<StoreId>,
+    /// The share's name.
+    pub share: Option<String>,
+    /// This client.
+    pub device: Option<DeviceId>,
+    looks: Looks,
+    log: Option<StateLog>,
+}
+
+/// How the files of the base looked on disk, also found by identity.
+#[derive(Debug, Default)]
+struct Looks {
+    stamps: HashMap<NodeId, Stamp>,
+    owners: HashMap<Identity, NodeId>,
+    /// Further nodes of one identity: hard links.
+    more_owners: BTreeSet<(Identity, NodeId)>,
+    files: usize,
+}
+
+impl Looks {
+    fn put(&mut self, id: NodeId, stamp: Stamp) {
+        let old = self.stamps.insert(id, stamp);
+        if old.is_some_and(|old| old.identity() == stamp.identity()) {
+            return;
+        }
+        if let Some(old) = old {
+            self.disown(id, old.identity());
+        }
+        match self.owners.entry(stamp.identity()) {
+            Entry::Vacant(free) => {
+                free.insert(id);
+            }
+            Entry::Occupied(_) => {
+                self.more_owners.insert((stamp.identity(), id));
+            }
+        }
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        if let Some(old) = self.stamps.remove(&id) {
+            self.disown(id, old.identity());
+        }
+    }
+
+    fn disown(&mut self, id: NodeId, identity: Identity) {
+        self.more_owners.remove(&(identity, id));
+        if self.owners.get(&identity) != Some(&id) {
+            return;
+        }
+        let next = self.others(identity).next();
+        match next {
+            Some(next) => {
+                self.more_owners.remove(&(identity, next));
+                self.owners.insert(identity, next);
+            }
+            None => {
+                self.owners.remove(&identity);
+            }
+        }
+    }
+
+    fn others(&self, identity: Identity) -> impl Iterator<Item = NodeId> {
+        self.more_owners
+            .range((identity, NodeId::ROOT)..)
+            .take_while(move |(at, _)| *at == identity)
+            .map(|(_, id)| *id)
+    }
+}
+
+impl State {
+    /// A state without a file: for tests and simulation. [`State::save`] changes memory only.
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// How a node's file looked when it was last agreed.
+    pub fn stamp(&self, id: NodeId) -> Option<&Stamp> {
+        self.looks.stamps.get(&id)
+    }
+
+    /// The nodes whose file had this identity: one, or more with hard links.
+    pub fn owners(&self, identity: Identity) -> impl Iterator<Item = NodeId> {
+        self.looks.owners.get(&identity).copied().into_iter().chain(self.looks.others(identity))
+    }
+
+    /// Files and symlinks in the base.
+    pub const fn tracked_files(&self) -> usize {
+        self.looks.files
+    }
+
+    /// Makes a batch true, on disk first. With `durable` it survives a power cut when this returns; without, it
+    /// becomes durable together with the next durable batch.
+    ///
+    /// # Errors
+    /// Nothing of the batch is true, in memory or after a restart. After a failed sync every further call fails too:
+    /// what is on disk is no longer known.
+    pub fn save(&mut self, batch: Batch, durable: bool) -> Result<(), FolderError> {
+        if let Some(log) = &mut self.log {
+            log.append(&batch, durable)?;
+        }
+        for update in batch {
+            self.apply(update);
+        }
+        let live = self.base.len();
+        if let Some(mut log) = self.log.take() {
+            let done = if log.is_mostly_garbage(live) { log.rewrite(&self.as_batch()) } else { Ok(()) };
+            self.log = Some(log);
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Changes memory only.
+    pub(super) fn apply(&mut self, update: Update) {
+        match update {
+            Update::Put { id, node, stamp } => {
+                self.looks.files += usize::from(!node.state.kind.is_folder());
+                let old = self.base.insert(id, node);
+                self.looks.files -= usize::from(old.is_some_and(|old| !old.state.kind.is_folder()));
+                if let Some(stamp) = stamp {
+                    self.looks.put(id, stamp);
+                }
+            }
+            Update::Remove(id) => {
+                let old = self.base.remove(id);
+                self.looks.files -= usize::from(old.is_some_and(|old| !old.state.kind.is_folder()));
+                self.looks.remove(id);
+            }
+            Update::Look(id, stamp) => self.looks.put(id, stamp),
+            Update::Cursor(cursor) => self.cursor = cursor,
+            Update::Account { store, share, device } => {
+                (self.store, self.share, self.device) = (store, share, device);
+            }
+        }
+    }
+
+    /// Everything there is, as one batch: folders before what they hold.
+    fn as_batch(&self) -> Batch {
+        let account = Update::Account { store: self.store, share: self.share.clone(), device: self.device };
+        let nodes = self.base.iter().map(|(id, node)| Update::Put {
+            id,
+            node: node.clone(),
+            stamp: self.stamp(id).copied(),
+        });
+        [account, Update::Cursor(self.cursor)].into_iter().chain(nodes).collect()
+    }
+}
+
+impl Folder {
+    /// Loads the state, or starts a new one when there is none or it is damaged.
+    ///
+    /// # Errors
+    /// [`FolderError::NewerVersion`] when a newer program wrote it, and failures of the disk. Damage is no error.
+    pub fn load_state(&self) -> Result<(State, Loaded), FolderError> {
+        let shown = || self.path().join(crate::model::path::PRIVATE_DIR).join("state");
+        let Some(bytes) = StateLog::read(&self.private).map_err(self.failed_private("read the state in"))?
+        else {
+            return Ok((self.new_state()?, Loaded { first: true, ..Loaded::default() }));
+        };
+        match state_log::replay(&bytes) {
+            Ok(replayed) => {
+                let len = bytes.len() as u64;
+                let torn_bytes = len.saturating_sub(replayed.whole_bytes);
+                let mut state = replayed.state;
+                let log = StateLog::open(&self.private, shown(), replayed.whole_bytes, replayed.updates);
+                state.log = Some(log.map_err(self.failed_private("open the state in"))?);
+                Ok((state, Loaded { torn_bytes, ..Loaded::default() }))
+            }
+            Err(state_log::Unreadable::Newer(found)) => Err(FolderError::NewerVersion {
+                path: shown().as_path().into(),
+                found,
+                known: super::STATE_VERSION,
+            }),
+            Err(state_log::Unreadable::Damaged) => {
+                let name = self.set_state_aside("damaged")?;
+                Ok((self.new_state()?, Loaded { set_aside: Some(name), ..Loaded::default() }))
+            }
+        }
+    }
+
+    /// Forgets everything that was agreed, after the server lost or rolled back its store: the next sync is a union,
+    /// in which nothing is deleted. Share and device are kept; the old file is set aside.
+    pub fn forget_state(&self, old: State) -> Result<State, FolderError> {
+        self.set_state_aside("forgotten")?;
+        let mut state = self.new_state()?;
+        state.save(vec![Update::Account { store: None, share: old.share, device: old.device }], true)?;
+        Ok(state)
+    }
+
+    fn new_state(&self) -> Result<State, FolderError> {
+        let path = self.path().join(crate::model::path::PRIVATE_DIR).join("state");
+        let log = StateLog::create(&self.private, path).map_err(self.failed_private("make the state in"))?;
+        Ok(State { log: Some(log), ..State::default() })
+    }
+
+    /// Renames the state file to the first free `state.WHY-N`.
+    fn set_state_aside(&self, why: &str) -> Result<String, FolderError> {
+        let moved = || -> io::Result<String> {
+            for n in 1..=10_000u32 {
+                let text = format!("state.{why}-{n}");
+                match self.private.rename_to_free(&names::own("state")?, &self.private, &names::own(&text)?) {
+                    Ok(()) => {
+                        self.private.sync()?;
+                        return Ok(text);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(io::ErrorKind::AlreadyExists.into())
+        };
+        moved().map_err(self.failed_private("set aside the state in"))
+    }
+}

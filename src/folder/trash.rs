@@ -1,0 +1,149 @@
+//! Files that came out of the folder, kept until it is certain that nobody wrote to them any more.
+//!
+//! A program that had a file open when it was replaced or deleted goes on writing to what is now in the trash. So
+//! each file is looked at again after a while: unchanged, it is deleted (its content is on the server, and in its
+//! history); changed, it goes back beside where it was, as a file of its own.
+
+use super::fs::Dir;
+use super::names::TrashName;
+use super::{Folder, FolderError, Stamp};
+use crate::model::{Name, NodeId, RelPath};
+use std::io;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a file stays at least.
+pub const TRASH_WAIT: Duration = Duration::from_secs(2);
+/// Tries to find a free name before giving up.
+const NAMES_MAX: u32 = 1000;
+
+/// A file in the trash.
+#[derive(Debug)]
+pub struct Waiting {
+    name: Name,
+    /// Where it was.
+    path: RelPath,
+    /// How it looked when it came in.
+    stamp: Stamp,
+    since: Instant,
+}
+
+impl Folder {
+    /// Looks again at files that have been in the trash for [`TRASH_WAIT`]. Returns the paths of those that were
+    /// written to meanwhile and are now in the folder again; `names` gives names for them: first argument the name
+    /// they had, second how many were tried already.
+    pub fn sweep_trash(
+        &self,
+        now: Instant,
+        names: &mut dyn FnMut(&Name, u32) -> Name,
+    ) -> Result<Vec<RelPath>, FolderError> {
+        let due = {
+            let mut waiting = self.waiting();
+            let (due, rest) = std::mem::take(&mut *waiting)
+                .into_iter()
+                .partition(|entry| now.saturating_duration_since(entry.since) >= TRASH_WAIT);
+            *waiting = rest;
+            let due: Vec<Waiting> = due;
+            due
+        };
+        let mut rescued = Vec::new();
+        for entry in due {
+            let path = self.sweep_one(&entry, names).map_err(self.failed_private("clear the trash in"))?;
+            rescued.extend(path);
+        }
+        Ok(rescued)
+    }
+
+    /// Files that wait in the trash.
+    pub fn trash_len(&self) -> usize {
+        self.waiting().len()
+    }
+
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sweep_one(
+        &self,
+        entry: &Waiting,
+        names: &mut dyn FnMut(&Name, u32) -> Name,
+    ) -> io::Result<Option<RelPath>> {
+        let Some(now) = self.trash.meta_if_there(&entry.name)? else { return Ok(None) };
+        // With another name left (a hard link) its bytes are not lost with this one.
+        if now.stamp == entry.stamp || now.links > 1 {
+            self.trash.unlink(&entry.name)?;
+            return Ok(None);
+        }
+        self.put_back(&self.trash, &entry.name, &entry.path, names).map(Some)
+    }
+
+    /// Moves a file into the trash, as node `id` last agreed with the stamp `agreed`.
+    pub(super) fn move_to_trash(
+        &self,
+        from: &Dir,
+        from_name: &Name,
+        id: NodeId,
+        agreed: &Stamp,
+    ) -> io::Result<Name> {
+        let name = TrashName::of(id, agreed).to_name()?;
+        from.rename_to_free(from_name, &self.trash, &name)?;
+        Ok(name)
+    }
+
+    /// Takes note of a file in the trash that must be looked at again.
+    pub(super) fn watch_trash(&self, name: Name, path: RelPath) -> io::Result<()> {
+        let stamp = self.trash.meta(&name)?.stamp;
+        self.waiting().push(Waiting { name, path, stamp, since: Instant::now() });
+        Ok(())
+    }
+
+    /// Moves a private file out to its path, or beside it when the place is taken, or to the top when its folder is
+    /// gone too.
+    pub(super) fn put_back(
+        &self,
+        from: &Dir,
+        from_name: &Name,
+        path: &RelPath,
+        names: &mut dyn FnMut(&Name, u32) -> Name,
+    ) -> io::Result<RelPath> {
+        let Some((parent, name)) = path.split_last() else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let (dir, parent) = match self.root.open_below(&parent) {
+            Ok(dir) => (dir, parent),
+            Err(error) if super::is_absent(&error) => {
+                (self.root.open_below(&RelPath::root())?, RelPath::root())
+            }
+            Err(error) => return Err(error),
+        };
+        match from.rename_to_free(from_name, &dir, name) {
+            Ok(()) => return Ok(parent.join(name)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+        let mut attempt = 0;
+        let beside = move_beside(from, from_name, &dir, &mut || {
+            attempt += 1;
+            names(name, attempt - 1)
+        })?;
+        Ok(parent.join(&beside))
+    }
+}
+
+/// Moves a file to the first free name.
+pub(super) fn move_beside(
+    from: &Dir,
+    from_name: &Name,
+    dir: &Dir,
+    names: &mut dyn FnMut() -> Name,
+) -> io::Result<Name> {
+    for _ in 0..NAMES_MAX {
+        let name = names();
+        match from.rename_to_free(from_name, dir, &name) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
