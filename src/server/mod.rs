@@ -116,6 +116,9 @@ impl Server {
             return Fault::Fatal;
         }
         tracing::warn!(error = %error, "storage refused a request");
+        if matches!(error, StorageError::Full(_)) {
+            return Fault::Request(wire::ErrorCode::Full, "the server's disk is full");
+        }
         Fault::Request(wire::ErrorCode::Storage, "the store failed this request")
     }
 }

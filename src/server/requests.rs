@@ -5,9 +5,9 @@ use super::{Fault, Server, broadcast};
 use crate::block::seal::{self, Sealer};
 use crate::block::{SealedBlock, VerifiedBlock, pack};
 use crate::model::{BlockHash, Seq, limits};
-use crate::storage::{self, Page};
+use crate::storage::{self, Page, StorageError};
 use crate::wire::message::{Bitmap, Position};
-use crate::wire::{EncodedFrame, ErrorCode, Message, WireError, reply};
+use crate::wire::{EncodedFrame, ErrorCode, Message, WireError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -104,9 +104,7 @@ pub async fn want(session: &Session, request: u32, hashes: Vec<BlockHash>) -> Re
     let _turn = session.reads.acquire().await.map_err(|_| WireError::Ended)?;
     let mut part = Part::default();
     for group in hashes.chunks(READ_BLOCKS) {
-        let blocks =
-            server.blocks.get_many(group.to_vec()).await.map_err(|error| server.storage_fault(error))?;
-        for block in blocks {
+        for block in read_group(server, group).await? {
             if part.is_full_before(block.as_ref()) {
                 part.send(session, request, false).await?;
             }
@@ -114,6 +112,29 @@ pub async fn want(session: &Session, request: u32, hashes: Vec<BlockHash>) -> Re
         }
     }
     part.send(session, request, true).await
+}
+
+/// Reads a few blocks. A damaged one counts as missing: the others are still good, and a client that has it may bring it
+/// again.
+async fn read_group(server: &Server, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>, Fault> {
+    let mut damaged = Vec::new();
+    loop {
+        let good = hashes.iter().filter(|hash| !damaged.contains(*hash)).copied().collect();
+        match server.blocks.get_many(good).await {
+            Ok(blocks) if damaged.is_empty() => return Ok(blocks),
+            Ok(blocks) => {
+                let mut blocks = blocks.into_iter();
+                let in_place = |hash| if damaged.contains(hash) { None } else { blocks.next().flatten() };
+                return Ok(hashes.iter().map(in_place).collect());
+            }
+            // Each turn names one more: the loop ends.
+            Err(StorageError::DamagedBlock { hash, .. }) if !damaged.contains(&hash) => {
+                tracing::error!(%hash, "a stored block is damaged");
+                damaged.push(hash);
+            }
+            Err(error) => return Err(server.storage_fault(error)),
+        }
+    }
 }
 
 /// A part of the answer to `WantBlocks` as it fills.
@@ -127,13 +148,13 @@ struct Part {
 
 impl Part {
     fn is_full_before(&self, block: Option<&SealedBlock>) -> bool {
-        let bytes = self.bytes + block.map_or(0, reply::packed_bytes);
+        let bytes = self.bytes + block.map_or(0, pack::encoded_bytes);
         !self.blocks.is_empty() && bytes > limits::PACK_BYTES_TARGET
     }
 
     fn add(&mut self, block: Option<SealedBlock>) {
         self.present.push(block.is_some());
-        self.bytes += block.as_ref().map_or(0, reply::packed_bytes);
+        self.bytes += block.as_ref().map_or(0, pack::encoded_bytes);
         self.blocks.extend(block);
     }
 
@@ -170,6 +191,7 @@ fn verify_here(
     sealed: Vec<SealedBlock>,
     bases: &BTreeMap<BlockHash, SealedBlock>,
 ) -> Result<Vec<VerifiedBlock>, Fault> {
+    let sealer = Sealer::new(RESEAL_LEVEL);
     let verify_one = |sealed: SealedBlock| match sealed.base {
         None => Ok(seal::verify(sealed, None).map_err(WireError::from)?),
         Some(hash) => {
@@ -179,7 +201,7 @@ fn verify_here(
                 return Err(missing);
             };
             let block = seal::open(&sealed, Some(base.bytes())).map_err(WireError::from)?;
-            Ok(Sealer::new(RESEAL_LEVEL).seal(&block))
+            Ok(sealer.seal(&block))
         }
     };
     sealed.into_iter().map(verify_one).collect()
@@ -196,8 +218,7 @@ async fn read_bases(
     if hashes.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let blocks =
-        server.blocks.get_many(hashes.clone()).await.map_err(|error| server.storage_fault(error))?;
+    let blocks = read_group(server, &hashes).await?;
     Ok(hashes.into_iter().zip(blocks).filter_map(|(hash, block)| Some((hash, block?))).collect())
 }
 

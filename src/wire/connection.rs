@@ -230,7 +230,7 @@ impl Connection {
         }
     }
 
-    /// Sends blocks that fit one frame (see [`super::reply::packs`]). Comes back when the server has verified them; they are
+    /// Sends blocks that fit one frame (see [`pack::Packer`]). Comes back when the server has verified them; they are
     /// durable with the next commit.
     pub async fn put(&self, blocks: &[SealedBlock]) -> Result<(), WireError> {
         let count = u32::try_from(blocks.len()).unwrap_or(u32::MAX);

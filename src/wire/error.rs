@@ -68,6 +68,8 @@ codes! {
     Storage = 14, retry true;
     /// A fault inside the peer.
     Internal = 15, retry true;
+    /// The server's disk has no room; nothing of this request was taken.
+    Full = 16, retry true;
 }
 
 /// Why the wire failed.

@@ -3,7 +3,7 @@
 use super::error::WireError;
 use super::message::{Bitmap, Head, Position};
 use crate::block::SealedBlock;
-use crate::model::{Change, Node, Refusal, Seq, limits};
+use crate::model::{Change, Node, Refusal, Seq};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -39,32 +39,6 @@ pub fn nodes_as_sent(changes: &[Change], refused: &[(u32, Refusal)], version: Se
     let mut refused = refused.iter().map(|(place, _)| *place).peekable();
     let accepted = (0u32..).zip(changes).filter(|(place, _)| refused.next_if_eq(place).is_none());
     accepted.map(|(_, c)| Node { id: c.id, version, state: c.state.clone() }).collect()
-}
-
-/// Groups blocks so that each group fits a frame: up to `PACK_BYTES_TARGET` of payload and `PACK_BLOCKS_MAX` blocks.
-pub fn packs(blocks: impl IntoIterator<Item = SealedBlock>) -> Vec<Vec<SealedBlock>> {
-    let mut packs: Vec<Vec<SealedBlock>> = Vec::new();
-    let mut bytes = 0;
-    for block in blocks {
-        let size = packed_bytes(&block);
-        match packs.last_mut() {
-            Some(pack) if bytes + size <= limits::PACK_BYTES_TARGET && pack.len() < limits::PACK_BLOCKS_MAX => {
-                bytes += size;
-                pack.push(block);
-            }
-            _ => {
-                bytes = size;
-                packs.push(vec![block]);
-            }
-        }
-    }
-    packs
-}
-
-/// Bytes a block takes in a pack: at most, with its header.
-pub fn packed_bytes(block: &SealedBlock) -> usize {
-    const HEADER_BYTES: usize = 9 + 32;
-    block.payload.len() + HEADER_BYTES
 }
 
 /// The answer to a `WantBlocks` as it comes in. Dropping it forgets the rest.
