@@ -2,8 +2,11 @@
 
 pub mod block;
 pub mod chunk;
+pub mod client;
 pub mod manifest;
 pub mod model;
+pub mod reconcile;
 pub mod server;
 pub mod storage;
+pub mod tree;
 pub mod wire;

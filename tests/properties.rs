@@ -11,5 +11,7 @@ mod codec;
 mod golden;
 #[path = "properties/manifests.rs"]
 mod manifests;
+#[path = "properties/reconcile.rs"]
+mod reconcile;
 #[path = "properties/sample.rs"]
 mod sample;
