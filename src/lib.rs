@@ -6,4 +6,7 @@ pub mod folder;
 pub mod manifest;
 pub mod model;
 pub mod reconcile;
+pub mod server;
+pub mod storage;
 pub mod tree;
+pub mod wire;

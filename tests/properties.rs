@@ -5,6 +5,8 @@
 
 #[path = "properties/chunks.rs"]
 mod chunks;
+#[path = "properties/codec.rs"]
+mod codec;
 #[path = "properties/golden.rs"]
 mod golden;
 #[path = "properties/manifests.rs"]
