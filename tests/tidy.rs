@@ -26,7 +26,16 @@ const ROOMS: [(&str, &[&str]); 12] = [
     (
         "cli",
         &[
-            "model", "chunk", "block", "manifest", "tree", "reconcile", "wire", "storage", "folder", "server",
+            "model",
+            "chunk",
+            "block",
+            "manifest",
+            "tree",
+            "reconcile",
+            "wire",
+            "storage",
+            "folder",
+            "server",
             "client",
         ],
     ),
@@ -203,7 +212,9 @@ fn every_file_says_first_what_it_is() {
 fn nothing_is_left_unfinished() {
     // In parts, so that this file does not find itself.
     let marks: Vec<String> =
-        [("to", "do!("), ("unimple", "mented!("), ("FIX", "ME"), ("XX", "X:"), ("TO", "DO")].map(|(a, b)| format!("{a}{b}")).into();
+        [("to", "do!("), ("unimple", "mented!("), ("FIX", "ME"), ("XX", "X:"), ("TO", "DO")]
+            .map(|(a, b)| format!("{a}{b}"))
+            .into();
     let mut wrong = Vec::new();
     for path in ["src", "tests", "benches", "fuzz"].iter().flat_map(|dir| files(dir, &["rs"])) {
         let text = fs::read_to_string(&path).unwrap();
@@ -230,7 +241,11 @@ fn every_frozen_sample_is_named_by_a_test() {
         .filter(|path| !path.ends_with("README.md"))
         // A sample may be a whole folder; then the folder is what is named.
         .filter(|path| {
-            !path.strip_prefix(top().join("tests/data")).unwrap().iter().any(|part| tests.contains(&*part.to_string_lossy()))
+            !path
+                .strip_prefix(top().join("tests/data"))
+                .unwrap()
+                .iter()
+                .any(|part| tests.contains(&*part.to_string_lossy()))
         })
         .map(|path| short(path))
         .collect();
@@ -248,9 +263,16 @@ fn every_test_file_belongs_to_a_test_program() {
         if rest.is_empty() || rest == ["mod.rs"] {
             continue;
         }
-        let parents = [format!("tests/{folder}.rs"), format!("tests/{folder}/mod.rs"), format!("tests/{folder}/main.rs")];
+        let parents = [
+            format!("tests/{folder}.rs"),
+            format!("tests/{folder}/mod.rs"),
+            format!("tests/{folder}/main.rs"),
+        ];
         let stem = path.file_stem().unwrap().to_string_lossy();
-        let named = parents.iter().filter_map(|p| fs::read_to_string(top().join(p)).ok()).any(|text| text.contains(&format!("mod {stem};")));
+        let named = parents
+            .iter()
+            .filter_map(|p| fs::read_to_string(top().join(p)).ok())
+            .any(|text| text.contains(&format!("mod {stem};")));
         if !named && stem != "main" && stem != "mod" {
             forgotten.push(name);
         }
@@ -283,7 +305,8 @@ fn the_gate_runs_the_test_command_of_the_readme() {
         eprintln!("no README.md yet");
         return;
     };
-    let commands: Vec<&str> = readme.lines().map(str::trim).filter(|line| line.starts_with("cargo test")).collect();
+    let commands: Vec<&str> =
+        readme.lines().map(str::trim).filter(|line| line.starts_with("cargo test")).collect();
     assert!(!commands.is_empty(), "README.md has no line that starts with `cargo test`");
     for command in commands {
         let command = command.split('#').next().unwrap().trim();

@@ -190,7 +190,7 @@ fn n_clients_n_contents_with_equal_device_names() {
 
 #[test]
 fn a_second_conflict_on_the_same_file_makes_a_second_copy() {
-    let mut story = Story::new(Mode::Once, 2);
+    let story = Story::new(Mode::Once, 2);
     for round in 0..4 {
         for folder in &story.folders {
             folder.write("x.txt", format!("{} {round}", folder.name()));

@@ -163,7 +163,7 @@ fn conflict_copies_of_the_longest_names_are_shortened() {
         &[[b'n'; 250].as_slice(), b".text"].concat(),
     ];
     for bytes in names {
-        let mut story = Story::new(Mode::Once, 2);
+        let story = Story::new(Mode::Once, 2);
         for folder in &story.folders {
             folder.write(path(bytes), folder.name());
         }
@@ -188,7 +188,7 @@ fn conflict_copies_of_odd_names_keep_what_matters() {
     for (name, extension) in
         [("archive.tar.gz", ".gz"), (".bashrc", ""), ("no extension", ""), ("dot.", ""), ("a b.txt", ".txt")]
     {
-        let mut story = Story::new(Mode::Once, 2);
+        let story = Story::new(Mode::Once, 2);
         for folder in &story.folders {
             folder.write(name, folder.name());
         }
