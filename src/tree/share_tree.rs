@@ -1,0 +1,129 @@
+//! The live nodes of a share, with an index of children by name.
+
+use crate::model::{Name, NodeId, NodeState, RelPath, Seq, limits};
+use std::collections::{BTreeMap, HashMap};
+
+/// A live node and the version it is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeNode {
+    /// The commit that changed it last.
+    pub version: Seq,
+    /// Where it is and what it is.
+    pub state: NodeState,
+}
+
+/// All live nodes of a share at one moment. [`NodeId::ROOT`] exists always and is not stored.
+///
+/// The tree takes what it is given: two nodes at one place or a missing parent are for the caller to rule out (they
+/// cannot come from a server, whose commits [`judge`](super::judge) has checked, nor from a disk).
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    nodes: HashMap<NodeId, TreeNode>,
+    children: HashMap<NodeId, BTreeMap<Name, NodeId>>,
+}
+
+impl Tree {
+    /// An empty share.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The node, unless it is absent or the root.
+    pub fn get(&self, id: NodeId) -> Option<&TreeNode> {
+        self.nodes.get(&id)
+    }
+
+    /// The node with that name in that folder.
+    pub fn child(&self, parent: NodeId, name: &Name) -> Option<NodeId> {
+        self.children.get(&parent)?.get(name).copied()
+    }
+
+    /// The children of a folder, ordered by name.
+    pub fn children(&self, parent: NodeId) -> impl Iterator<Item = (&Name, NodeId)> {
+        self.children.get(&parent).into_iter().flatten().map(|(name, id)| (name, *id))
+    }
+
+    /// True when the folder holds anything.
+    pub fn has_children(&self, parent: NodeId) -> bool {
+        self.children.contains_key(&parent)
+    }
+
+    /// Adds a node, or gives it a new version and state (also a new place). Returns what it replaced.
+    pub fn insert(&mut self, id: NodeId, node: TreeNode) -> Option<TreeNode> {
+        let old = self.nodes.insert(id, node.clone());
+        if let Some(old) = &old {
+            if old.state.same_place(&node.state) {
+                return Some(old.clone());
+            }
+            self.unlink(id, &old.state);
+        }
+        self.children.entry(node.state.parent).or_default().insert(node.state.name, id);
+        old
+    }
+
+    /// Takes a node out. Its children stay and are for the caller to move or remove.
+    pub fn remove(&mut self, id: NodeId) -> Option<TreeNode> {
+        let old = self.nodes.remove(&id)?;
+        self.unlink(id, &old.state);
+        Some(old)
+    }
+
+    /// Drops the index entry of `id` at its old place, unless another node has taken the place meanwhile.
+    fn unlink(&mut self, id: NodeId, state: &NodeState) {
+        if let Some(siblings) = self.children.get_mut(&state.parent) {
+            if siblings.get(&state.name) == Some(&id) {
+                siblings.remove(&state.name);
+            }
+            if siblings.is_empty() {
+                self.children.remove(&state.parent);
+            }
+        }
+    }
+
+    /// How many nodes, without the root.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True for an empty share.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// All nodes, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &TreeNode)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// The path of a node; `None` when it or a folder above it is absent.
+    pub fn path_of(&self, id: NodeId) -> Option<RelPath> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != NodeId::ROOT {
+            let state = &self.nodes.get(&at)?.state;
+            names.push(state.name.clone());
+            if names.len() > limits::PATH_DEPTH_MAX {
+                return None;
+            }
+            at = state.parent;
+        }
+        names.reverse();
+        Some(RelPath::from_names(names))
+    }
+
+    /// The node at a path; the root for the empty path.
+    pub fn by_path(&self, path: &RelPath) -> Option<NodeId> {
+        path.names().iter().try_fold(NodeId::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Everything below a folder, parents before children; without the folder itself.
+    pub fn descendants(&self, id: NodeId) -> Vec<NodeId> {
+        let mut found: Vec<NodeId> = self.children(id).map(|(_, child)| child).collect();
+        let mut next = 0;
+        while let Some(at) = found.get(next).copied() {
+            found.extend(self.children(at).map(|(_, child)| child));
+            next += 1;
+        }
+        found
+    }
+}
