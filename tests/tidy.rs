@@ -86,13 +86,21 @@ fn short(path: &Path) -> String {
     path.strip_prefix(top()).unwrap().to_string_lossy().into_owned()
 }
 
-/// The lines that are code: without comments, and without the `#[cfg(test)]` module that ends a file.
+/// The lines that are code: without comments, and without the module of tests that ends a file.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    text[..end]
+        .lines()
         .enumerate()
-        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
         .map(|(i, line)| (i + 1, line.split("//").next().unwrap_or("")))
         .filter(|(_, line)| !line.trim().is_empty())
+}
+
+/// The source of the program itself, without files that hold only tests.
+fn sources() -> Vec<PathBuf> {
+    let mut found = files("src", &["rs"]);
+    found.retain(|path| !path.ends_with("tests.rs") && !path.iter().any(|part| part == "tests"));
+    found
 }
 
 /// The words that directly follow `prefix` in a line, also inside `{a::…, b::…}`.
@@ -133,7 +141,7 @@ fn named_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
 fn a_room_imports_only_rooms_of_a_lower_layer() {
     let rooms: BTreeMap<&str, &[&str]> = ROOMS.into_iter().collect();
     let mut wrong = Vec::new();
-    for path in files("src", &["rs"]) {
+    for path in sources() {
         let name = short(&path);
         let Some((room, _)) = name.strip_prefix("src/").unwrap().split_once('/') else { continue };
         let Some(allowed) = rooms.get(room) else {
@@ -155,7 +163,7 @@ fn a_room_imports_only_rooms_of_a_lower_layer() {
 #[test]
 fn an_outside_crate_is_named_only_by_its_owner() {
     let mut wrong = Vec::new();
-    for path in files("src", &["rs"]) {
+    for path in sources() {
         let name = short(&path);
         let text = fs::read_to_string(&path).unwrap();
         for (line, code) in code(&text) {
