@@ -158,7 +158,7 @@ pub enum WireError {
 
 impl WireError {
     /// One failure that ended many requests.
-    pub(super) fn shared(reason: Arc<Self>) -> Self {
+    pub fn shared(reason: Arc<Self>) -> Self {
         match Arc::try_unwrap(reason) {
             Ok(error) => error,
             Err(reason) => Self::Lost(reason),
