@@ -41,7 +41,7 @@ pub fn config() -> Config {
 }
 
 pub async fn start(config: Config) -> Running {
-    let store = Arc::new(MemoryStore::new());
+    let store = Arc::new(MemoryStore::new([7; 32]));
     start_with(config, store.clone(), store).await
 }
 
