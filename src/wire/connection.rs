@@ -392,3 +392,6 @@ async fn read_all<R: AsyncRead + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
