@@ -195,7 +195,10 @@ impl WireError {
 
     /// True when the peer broke the protocol (as opposed to a stream that broke).
     pub fn is_violation(&self) -> bool {
-        !matches!(self, Self::Io(_) | Self::Ended | Self::Truncated | Self::Goodbye { .. } | Self::Failed { .. })
+        !matches!(
+            self,
+            Self::Io(_) | Self::Ended | Self::Truncated | Self::Goodbye { .. } | Self::Failed { .. }
+        )
     }
 }
 
