@@ -4,4 +4,5 @@ pub mod block;
 pub mod chunk;
 pub mod manifest;
 pub mod model;
+pub mod storage;
 pub mod tree;
