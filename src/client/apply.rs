@@ -93,8 +93,11 @@ impl Session<'_> {
             // Whatever happened to this batch, the one before is in place and must be recorded.
             self.join(under_way.take()).await?;
             let ready = ready?;
-            let (folder, device, when) =
-                (self.client.folder.clone(), self.client.config.device_name.clone(), (self.client.config.now)());
+            let (folder, device, when) = (
+                self.client.folder.clone(),
+                self.client.config.device_name.clone(),
+                (self.client.config.now)(),
+            );
             under_way =
                 Some(tokio::task::spawn_blocking(move || place::place_all(&folder, ready, &device, &when)));
         }
@@ -103,7 +106,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn join(&mut self, batch: Option<JoinHandle<Result<Report, FolderError>>>) -> Result<(), ClientError> {
+    async fn join(
+        &mut self,
+        batch: Option<JoinHandle<Result<Report, FolderError>>>,
+    ) -> Result<(), ClientError> {
         let Some(batch) = batch else { return Ok(()) };
         let report = batch.await.map_err(|_| ClientError::Stopped)??;
         self.absorb(report);

@@ -64,7 +64,8 @@ impl Fetcher {
     /// # Errors
     /// When the connection is lost or the disk is full. What concerns one file is in its result.
     pub async fn fetch(&self, batch: Vec<Wanted>) -> Result<Vec<Fetched>, ClientError> {
-        let (small, large): (Vec<_>, Vec<_>) = batch.into_iter().partition(|wanted| wanted.content.root.level == 0);
+        let (small, large): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|wanted| wanted.content.root.level == 0);
         let mut fetched = self.fetch_small(small).await?;
         for wanted in large {
             let id = wanted.id;
@@ -100,7 +101,9 @@ impl Fetcher {
         let mut request = Vec::new();
         let mut bytes = 0;
         for (hash, size) in order {
-            if (bytes + size > REQUEST_BYTES || request.len() >= limits::HASHES_PER_REQUEST_MAX) && !request.is_empty() {
+            if (bytes + size > REQUEST_BYTES || request.len() >= limits::HASHES_PER_REQUEST_MAX)
+                && !request.is_empty()
+            {
                 self.spawn_request(&mut tasks, std::mem::take(&mut request), bytes, &mut fetched).await?;
                 bytes = 0;
             }
@@ -386,7 +389,9 @@ impl Reusable {
     fn open(folder: &Folder, sources: &[(RelPath, FileContent)]) -> Self {
         let mut reusable = Self::default();
         for (path, content) in sources {
-            let (Some(chunks), Ok(Some((file, _)))) = (known::chunks_of(folder, content), folder.open_file(path)) else {
+            let (Some(chunks), Ok(Some((file, _)))) =
+                (known::chunks_of(folder, content), folder.open_file(path))
+            else {
                 continue;
             };
             let index = reusable.files.len();

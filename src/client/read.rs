@@ -85,7 +85,8 @@ pub fn start(
     let (sender, receiver) = mpsc::channel(WAITING_BLOCKS_MAX);
     let jobs = Arc::new((jobs, AtomicUsize::new(0)));
     for _ in 0..threads.clamp(1, jobs.0.len().max(1)) {
-        let (folder, counters, jobs, sender) = (folder.clone(), counters.clone(), jobs.clone(), sender.clone());
+        let (folder, counters, jobs, sender) =
+            (folder.clone(), counters.clone(), jobs.clone(), sender.clone());
         tokio::task::spawn_blocking(move || {
             let mut reader = FileReader { folder, counters, sender, chunks: ChunkReader::new(&V1) };
             let (list, next) = &*jobs;
@@ -109,7 +110,11 @@ struct FileReader {
 
 impl FileReader {
     fn read(&mut self, job: &Job) -> Outcome {
-        let known = job.base.as_ref().and_then(|base| super::known::blocks_of(&self.folder, base)).unwrap_or_default();
+        let known = job
+            .base
+            .as_ref()
+            .and_then(|base| super::known::blocks_of(&self.folder, base))
+            .unwrap_or_default();
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
                 std::thread::sleep(ATTEMPT_PAUSE);
@@ -118,7 +123,9 @@ impl FileReader {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err(ReadError::Folder(error)) => return Outcome::Unreadable(error),
-                Err(ReadError::Io(error)) => return Outcome::Unreadable(self.folder.read_error(&job.path, error)),
+                Err(ReadError::Io(error)) => {
+                    return Outcome::Unreadable(self.folder.read_error(&job.path, error));
+                }
                 Err(ReadError::Manifest(_) | ReadError::Stopped) => return Outcome::Changing,
             }
         }
@@ -131,7 +138,8 @@ impl FileReader {
         let mut builder = Builder::new(V1.id());
         let mut list = Vec::new();
         let sender = &self.sender;
-        let hand_out = |block: Block| sender.blocking_send(Event::Block(block)).map_err(|_| ReadError::Stopped);
+        let hand_out =
+            |block: Block| sender.blocking_send(Event::Block(block)).map_err(|_| ReadError::Stopped);
         let read = self.chunks.read(&file, |_, chunk| {
             // With a base most chunks are known: hash first, copy only what is new.
             let new = if known.is_empty() { None } else { Some(BlockHash::of(chunk)) };

@@ -47,11 +47,14 @@ impl<'a> Session<'a> {
     /// Connects and learns where both sides stand.
     pub(super) async fn open(client: &'a mut Client, once: bool) -> Result<(Self, Pushes), ClientError> {
         let server = client.config.server.clone();
-        let (reader, writer) = tcp::dial(server.as_str()).await.map_err(|error| unreachable_or(error, &server))?;
+        let (reader, writer) =
+            tcp::dial(server.as_str()).await.map_err(|error| unreachable_or(error, &server))?;
         let cursor = client.state.cursor.map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
         let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
-        let hello = Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
-        let opened = Connection::open(reader, writer, hello, Options::default(), client.counters.clone()).await;
+        let hello =
+            Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
+        let opened =
+            Connection::open(reader, writer, hello, Options::default(), client.counters.clone()).await;
         let (connection, pushes) = opened.map_err(|source| ClientError::Wire { server, source })?;
         let welcome = connection.welcome().clone();
         let other_store = client.state.store.is_some_and(|store| store != welcome.store);
@@ -172,7 +175,8 @@ impl<'a> Session<'a> {
         let agreed = client.cycle.agree(&client.state.base);
         client.save(agreed, durable)?;
         let cursor = Cursor { journal: self.head.journal, seq: self.head.seq, chain: self.head.chain };
-        let whole = client.cycle.has_applied_all() && !self.must_poll && self.at == Position::after(self.head.seq);
+        let whole =
+            client.cycle.has_applied_all() && !self.must_poll && self.at == Position::after(self.head.seq);
         if whole && client.state.cursor != Some(cursor) {
             client.state.save(vec![Update::Cursor(Some(cursor))], false)?;
         }
