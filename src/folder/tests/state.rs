@@ -54,7 +54,7 @@ fn every_cut_and_every_flip_in_the_last_batch_gives_the_batch_before_or_a_first_
     world.state.save(vec![first, Update::Cursor(Some(cursor(1)))], true).unwrap();
     let before = sorted(&world.state);
     let path = world.path(".dropblock/state");
-    let whole = fs::metadata(&path).unwrap().len() as usize;
+    let whole = fs::read(&path).unwrap().len();
     let second = put(&mut world.ids, NodeId::ROOT, "second");
     world.state.save(vec![second, Update::Cursor(Some(cursor(2)))], true).unwrap();
     let bytes = fs::read(&path).unwrap();
@@ -94,7 +94,7 @@ fn damage_before_the_last_batch_sets_the_state_aside() {
     let first = put(&mut world.ids, NodeId::ROOT, "first");
     world.state.save(vec![first], true).unwrap();
     let path = world.path(".dropblock/state");
-    let end = fs::metadata(&path).unwrap().len() as usize;
+    let end = fs::read(&path).unwrap().len();
     let second = put(&mut world.ids, NodeId::ROOT, "second");
     world.state.save(vec![second], true).unwrap();
     let bytes = fs::read(&path).unwrap();
