@@ -1,5 +1,12 @@
 //! dropblock keeps a folder the same on every machine and moves only the blocks that changed.
 
+pub mod block;
+pub mod chunk;
 pub mod folder;
+pub mod manifest;
 pub mod model;
+pub mod reconcile;
+pub mod server;
+pub mod storage;
 pub mod tree;
+pub mod wire;

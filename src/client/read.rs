@@ -1,0 +1,171 @@
+//! Reading files: bytes on disk -> chunks -> blocks and a manifest. Blocking, on a few threads; what comes out is taken
+//! by [`upload`](super::upload).
+//!
+//! A file that changes while it is read is read again. Blocks of a given-up attempt were handed out already; they do no
+//! harm, because nothing names them.
+
+use crate::block::Block;
+use crate::chunk::{ChunkReader, V1};
+use crate::folder::{Folder, FolderError, Stamp};
+use crate::manifest::{Builder, ManifestError};
+use crate::model::counters::Counters;
+use crate::model::{BlockHash, FileContent, NodeId, RelPath};
+use bytes::Bytes;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Blocks that may wait between the readers and the network; at most 256 KiB each.
+const WAITING_BLOCKS_MAX: usize = 64;
+/// How often a file that keeps changing is read before it is left for later.
+const ATTEMPTS_MAX: u32 = 4;
+/// Between two attempts.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(150);
+
+/// A file to read.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The node.
+    pub id: NodeId,
+    /// Where its file is.
+    pub path: RelPath,
+    /// Its bytes as last agreed: the server holds their blocks, so they are not handed out.
+    pub base: Option<FileContent>,
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub enum Outcome {
+    /// Read whole, and the file did not change meanwhile.
+    Read {
+        /// The bytes.
+        content: FileContent,
+        /// How the file looked.
+        stamp: Stamp,
+    },
+    /// No regular file is there any more.
+    Gone,
+    /// It changed each time it was read.
+    Changing,
+    /// It cannot be read.
+    Unreadable(FolderError),
+}
+
+/// What readers hand out: the blocks of a file first, then its outcome.
+#[derive(Debug)]
+pub enum Event {
+    /// A chunk or a manifest node that the server may lack.
+    Block(Block),
+    /// One job is done.
+    Done(NodeId, Outcome),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Nobody takes the blocks any more.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Starts reading on `threads` threads. Outcomes come in any order; the channel closes after the last.
+pub fn start(
+    folder: &Arc<Folder>,
+    jobs: Vec<Job>,
+    threads: usize,
+    counters: &Arc<Counters>,
+) -> mpsc::Receiver<Event> {
+    let (sender, receiver) = mpsc::channel(WAITING_BLOCKS_MAX);
+    let jobs = Arc::new((jobs, AtomicUsize::new(0)));
+    for _ in 0..threads.clamp(1, jobs.0.len().max(1)) {
+        let (folder, counters, jobs, sender) = (folder.clone(), counters.clone(), jobs.clone(), sender.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut reader = FileReader { folder, counters, sender, chunks: ChunkReader::new(&V1) };
+            let (list, next) = &*jobs;
+            while let Some(job) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let outcome = reader.read(job);
+                if reader.sender.blocking_send(Event::Done(job.id, outcome)).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    receiver
+}
+
+struct FileReader {
+    folder: Arc<Folder>,
+    counters: Arc<Counters>,
+    sender: mpsc::Sender<Event>,
+    chunks: ChunkReader,
+}
+
+impl FileReader {
+    fn read(&mut self, job: &Job) -> Outcome {
+        let known = job.base.as_ref().and_then(|base| super::known::blocks_of(&self.folder, base)).unwrap_or_default();
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                std::thread::sleep(ATTEMPT_PAUSE);
+            }
+            match self.attempt(job, &known) {
+                Ok(Some(outcome)) => return outcome,
+                Ok(None) => {}
+                Err(ReadError::Folder(error)) => return Outcome::Unreadable(error),
+                Err(ReadError::Io(error)) => return Outcome::Unreadable(self.folder.read_failed(&job.path, error)),
+                Err(ReadError::Manifest(_) | ReadError::Stopped) => return Outcome::Changing,
+            }
+        }
+        Outcome::Changing
+    }
+
+    /// Reads once. `None` when the file changed meanwhile.
+    fn attempt(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Result<Option<Outcome>, ReadError> {
+        let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
+        let mut builder = Builder::new(V1.id);
+        let mut list = Vec::new();
+        let sender = &self.sender;
+        let hand_out = |block: Block| sender.blocking_send(Event::Block(block)).map_err(|_| ReadError::Stopped);
+        let read = self.chunks.read(&file, |_, chunk| {
+            // With a base most chunks are known: hash first, copy only what is new.
+            let new = if known.is_empty() { None } else { Some(BlockHash::of(chunk)) };
+            let hash = match new {
+                Some(hash) if known.contains(&hash) => hash,
+                _ => {
+                    let block = Block::new(Bytes::copy_from_slice(chunk));
+                    let hash = block.hash();
+                    hand_out(block)?;
+                    hash
+                }
+            };
+            let len = chunk.len() as u64;
+            list.push((hash, len));
+            for node in builder.push(hash, len)? {
+                if !known.contains(&node.hash()) {
+                    hand_out(node)?;
+                }
+            }
+            Ok::<(), ReadError>(())
+        })?;
+        self.counters.files_hashed.add(1);
+        self.counters.bytes_hashed.add(read);
+        let (content, nodes) = builder.finish()?;
+        let after = self.folder.stamp_of(&file)?;
+        if after != before || read != after.size {
+            return Ok(None);
+        }
+        for node in nodes {
+            if !known.contains(&node.hash()) {
+                hand_out(node)?;
+            }
+        }
+        super::known::remember(&self.folder, &content, &list);
+        Ok(Some(Outcome::Read { content, stamp: after }))
+    }
+}

@@ -1,0 +1,114 @@
+//! Tells every other client of a share about a commit, at once. One task reads storage's commit events in order,
+//! encodes each once and puts the same bytes into the backlog of every session; it waits for none of them.
+
+use super::Server;
+use crate::block::pack;
+use crate::model::{SessionId, limits};
+use crate::storage::{CommitEvent, ShareId};
+use crate::wire::backlog::Backlog;
+use crate::wire::{EncodedFrame, Head, Message, WireError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+/// Inline blocks of one push, bytes. Above it, clients ask for what they lack.
+const PUSH_BLOCK_BYTES_MAX: usize = 2 * limits::INLINE_BYTES_MAX;
+
+/// Pushes that wait for one session.
+pub type Pushes = Arc<Backlog<EncodedFrame>>;
+
+/// The sessions of every share.
+#[derive(Debug, Default)]
+pub struct Registry(Mutex<BTreeMap<(ShareId, SessionId), Pushes>>);
+
+/// Takes a session off the registry when dropped.
+pub struct Registered {
+    server: Arc<Server>,
+    key: (ShareId, SessionId),
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(pushes) = self.server.registry.lock().remove(&self.key) {
+            pushes.close();
+        }
+    }
+}
+
+impl Registry {
+    /// Adds a session. From here on it gets every push; what was committed before, it polls.
+    pub fn add(server: &Arc<Server>, share: ShareId, session: SessionId, pushes: Pushes) -> Registered {
+        let key = (share, session);
+        server.registry.lock().insert(key, pushes);
+        Registered { server: server.clone(), key }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ShareId, SessionId), Pushes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The backlogs of a share's sessions, except the committer's.
+    fn others(&self, share: ShareId, sender: SessionId) -> Vec<Pushes> {
+        let first = (share, SessionId::from_bytes([0; 16]));
+        let of_share = |(key, _): &(&(ShareId, SessionId), &Pushes)| key.0 == share;
+        let sessions = self.lock();
+        let others = sessions.range(first..).take_while(of_share).filter(|(key, _)| key.1 != sender);
+        others.map(|(_, pushes)| pushes.clone()).collect()
+    }
+
+    fn all(&self) -> Vec<Pushes> {
+        self.lock().values().cloned().collect()
+    }
+}
+
+/// Runs until storage closes its events.
+pub async fn run(server: Arc<Server>, mut events: Receiver<Arc<CommitEvent>>) {
+    loop {
+        match events.recv().await {
+            Ok(event) => push(&server, &event),
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "broadcast fell behind the journal");
+                server.registry.all().iter().for_each(|pushes| pushes.mark_behind());
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn push(server: &Server, event: &CommitEvent) {
+    let others = server.registry.others(event.share, event.session);
+    if others.is_empty() {
+        return;
+    }
+    match encode(event) {
+        Ok(frame) => {
+            for pushes in others {
+                if !pushes.offer(frame.clone(), frame.wire_bytes()) {
+                    tracing::debug!(seq = %event.head.seq, "a client lags, it will poll");
+                }
+            }
+        }
+        Err(error) => {
+            // Too many long names for one frame: rare, and a poll brings them in pages.
+            tracing::debug!(seq = %event.head.seq, error = %error, "commit is too large to push");
+            others.iter().for_each(|pushes| pushes.mark_behind());
+        }
+    }
+}
+
+fn encode(event: &CommitEvent) -> Result<EncodedFrame, WireError> {
+    let message =
+        Message::Changed { prev: event.prev, head: head(&event.head), nodes: event.nodes.clone() };
+    let block_bytes: usize = event.inline.iter().map(|b| b.payload.len()).sum();
+    if block_bytes <= PUSH_BLOCK_BYTES_MAX
+        && let Ok(frame) = EncodedFrame::new(0, &message, pack::encode(&event.inline))
+    {
+        return Ok(frame);
+    }
+    EncodedFrame::new(0, &message, Vec::new())
+}
+
+/// Storage's head as the wire says it.
+pub fn head(head: &crate::storage::Head) -> Head {
+    Head { journal: head.journal, seq: head.seq, chain: head.chain }
+}

@@ -1,0 +1,119 @@
+//! The listener: accepts connections, gives each a session in a task of its own, and ends them all in order.
+
+use super::{Config, Server, ServerError, broadcast, session};
+use crate::model::IdSource;
+use crate::storage::{BlockStore, Journal};
+use crate::wire::{ErrorCode, FrameReader, FrameWriter, tcp};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{error, info, warn};
+
+/// Pause after an accept that failed (no file descriptors, most often).
+const ACCEPT_PAUSE_MS: u64 = 100;
+/// Refusals of a full server that may linger at one time; beyond, a connection is dropped without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// Serves until `shutdown` completes, then finishes what is under way and comes back within a few seconds.
+///
+/// # Errors
+/// When the store cannot promise durability any more: at once, with nothing further acknowledged.
+pub async fn run(
+    listener: TcpListener,
+    blocks: Arc<dyn BlockStore>,
+    journal: Arc<dyn Journal>,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let (fatal, mut failed) = mpsc::channel(1);
+    let (drain, draining) = watch::channel(false);
+    let connections = Arc::new(Semaphore::new(config.connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let events = journal.watch();
+    let server = Arc::new(Server {
+        blocks,
+        journal,
+        registry: broadcast::Registry::default(),
+        ids: Mutex::new(IdSource::new(config.id_seed)),
+        workers: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
+        config,
+        fatal,
+        draining,
+    });
+    let mut broadcasting = JoinSet::new();
+    broadcasting.spawn(broadcast::run(server.clone(), events));
+    let mut sessions = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            Some(error) = failed.recv() => return Err(ServerError::Storage(error)),
+            () = &mut shutdown => break,
+            ended = broadcasting.join_next() => {
+                log_panic(ended.and_then(Result::err));
+                return Err(ServerError::Broadcast);
+            }
+            Some(ended) = sessions.join_next() => log_panic(ended.err()),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => match connections.clone().try_acquire_owned() {
+                    Ok(permit) => drop(sessions.spawn(serve(server.clone(), stream, permit))),
+                    Err(_) => if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                        sessions.spawn(turn_away(server.clone(), stream, permit));
+                    },
+                },
+                Err(error) => {
+                    warn!(error = %error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    info!(sessions = sessions.len(), "stopping");
+    drain.send_replace(true);
+    let patience = tokio::time::sleep(Duration::from_millis(server.config.drain_ms_max));
+    tokio::pin!(patience);
+    loop {
+        tokio::select! {
+            biased;
+            Some(error) = failed.recv() => return Err(ServerError::Storage(error)),
+            ended = sessions.join_next() => match ended {
+                Some(ended) => log_panic(ended.err()),
+                None => break,
+            },
+            () = &mut patience => {
+                warn!(sessions = sessions.len(), "sessions did not end in time");
+                break;
+            }
+        }
+    }
+    // A failure in the last moment is still one.
+    failed.try_recv().map_or(Ok(()), |error| Err(ServerError::Storage(error)))
+}
+
+async fn serve(server: Arc<Server>, stream: TcpStream, _connection: OwnedSemaphorePermit) {
+    // A peer that has gone already has no address and no session.
+    let Ok(peer) = stream.peer_addr() else { return };
+    let Ok((reader, writer)) = tcp::split(stream) else { return };
+    session::run(server, peer, reader, writer).await;
+}
+
+/// Tells a client that the server is full.
+async fn turn_away(server: Arc<Server>, stream: TcpStream, _refusal: OwnedSemaphorePermit) {
+    warn!(connections_max = server.config.connections_max, "too many connections");
+    let Ok((reader, writer)) = tcp::split(stream) else { return };
+    let counters = &server.config.counters;
+    let mut reader = FrameReader::new(reader, counters.clone());
+    let mut writer = FrameWriter::new(writer, counters.clone());
+    session::refuse(&mut reader, &mut writer, ErrorCode::Busy, "too many connections").await;
+}
+
+/// A panic ended one task; the server goes on.
+fn log_panic(ended: Option<JoinError>) {
+    if let Some(error) = ended.filter(JoinError::is_panic) {
+        error!(error = %error, "task panicked");
+    }
+}

@@ -1,0 +1,354 @@
+//! One session per connection: handshake, then a reader that hands each request to a task of its own.
+//!
+//! Requests run concurrently, bounded by the bytes of their frames: when a session's limit is reached, its reader stops
+//! reading and TCP holds the client up. A request that breaks the protocol, and a request whose task panics, ends this
+//! session with a code and one line in the log. What is under way is finished and answered first.
+
+use super::broadcast::{self, Registered, Registry};
+use super::order::{Before, Order, Ticket};
+use super::{Fault, Server, commit, requests};
+use crate::model::{SessionId, path};
+use crate::storage::ShareId;
+use crate::wire::backlog::Backlog;
+use crate::wire::handshake::{self, REQUEST_BYTES_MIN};
+use crate::wire::outbox::{self, Outbox};
+use crate::wire::{Auth, EncodedFrame, ErrorCode, Frame, FrameReader, FrameWriter, Hello, Message, Welcome, WireError};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{info, warn};
+
+/// `WantBlocks` that one session reads at a time.
+const READS_MAX: usize = 2;
+/// A session that ends has this long for each of: requests under way, queued answers.
+const FINISH_MS_MAX: u64 = 3_000;
+/// After its last word, a session listens this long for the client's, so that closing does not reset the stream.
+const LINGER_MS_MAX: u64 = 500;
+/// What is read and forgotten meanwhile, bytes.
+const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What the requests of one session share.
+pub struct Session {
+    pub server: Arc<Server>,
+    pub id: SessionId,
+    pub share: ShareId,
+    /// The client's name for people, as it was sent.
+    pub device: String,
+    pub outbox: Outbox,
+    pub reads: Semaphore,
+}
+
+/// Runs a session to its end; every end is logged here.
+pub async fn run<R, W>(server: Arc<Server>, peer: SocketAddr, reader: R, writer: W)
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let counters = server.config.counters.clone();
+    let mut reader = FrameReader::new(reader, counters.clone());
+    let mut writer = FrameWriter::new(writer, counters);
+    let ms = server.config.handshake_ms_max;
+    let late = |_| Err(WireError::Timeout { what: "hello", ms });
+    let opening = tokio::time::timeout(Duration::from_millis(ms), open(&server, &mut reader));
+    match opening.await.unwrap_or_else(late) {
+        Ok(opened) => {
+            reader.admit_large_frames();
+            serve(server, peer, reader, writer, opened).await;
+        }
+        Err(error) => {
+            info!(%peer, code = ?error.code(), reason = %path::escape(error.to_string().as_bytes()), "no session");
+            refuse(&mut reader, &mut writer, error.code(), &error.to_string()).await;
+        }
+    }
+}
+
+/// Says goodbye on a connection that has no session.
+pub async fn refuse<R, W>(
+    reader: &mut FrameReader<R>,
+    writer: &mut FrameWriter<W>,
+    code: ErrorCode,
+    text: &str,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Ok(goodbye) = EncodedFrame::new(0, &Message::goodbye(code, text), Vec::new()) else { return };
+    writer.push(&goodbye);
+    let last_word = async {
+        if writer.flush().await.is_ok() && writer.shutdown().await.is_ok() {
+            reader.discard_rest(LINGER_BYTES_MAX).await;
+        }
+    };
+    // A peer that does not listen gets no more patience than this.
+    let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), last_word).await;
+}
+
+/// A handshake that went well.
+struct Opened {
+    hello: Hello,
+    welcome: Welcome,
+    share: ShareId,
+    pushes: broadcast::Pushes,
+    registered: Registered,
+}
+
+async fn open<R: AsyncRead + Unpin>(
+    server: &Arc<Server>,
+    reader: &mut FrameReader<R>,
+) -> Result<Opened, WireError> {
+    let frame = reader.next().await?.ok_or(WireError::Ended)?;
+    let hello = match frame.message()? {
+        Message::Hello(hello) => *hello,
+        other => return Err(WireError::Unexpected(other.name())),
+    };
+    let agreed = handshake::agree(&hello)?;
+    if hello.auth.method != Auth::NONE {
+        return Err(WireError::Auth);
+    }
+    let unavailable = |error| match server.storage_fault(error) {
+        Fault::Request(code, text) => WireError::Goodbye { code, text: text.to_owned() },
+        _ => WireError::Goodbye { code: ErrorCode::Storage, text: "the store failed".to_owned() },
+    };
+    let (share, _) = server.journal.open_share(&hello.share).await.map_err(unavailable)?;
+    // Registered before the head is read: a commit in between is pushed, known already, and ignored by the client.
+    // The other order would lose it.
+    let id = server.session_id();
+    let pushes = Arc::new(Backlog::new(server.config.pushes_max, server.config.push_bytes_max));
+    let registered = Registry::add(server, share, id, pushes.clone());
+    let cursor_known = match &hello.cursor {
+        Some(c) => server.journal.knows(share, c.journal, c.seq, c.chain).await.map_err(unavailable)?,
+        None => false,
+    };
+    let welcome = Welcome {
+        proto: agreed.proto,
+        features: agreed.features,
+        store: server.config.store,
+        session: id,
+        head: broadcast::head(&server.journal.head(share)),
+        cursor_known,
+        limits: server.config.limits(),
+        auth: Auth::default(),
+        extensions: Vec::new(),
+    };
+    Ok(Opened { hello, welcome, share, pushes, registered })
+}
+
+/// Why a session ends.
+enum End {
+    /// The client said goodbye or closed the stream.
+    Client,
+    /// The server is stopping.
+    Drain,
+    /// A violation, a broken stream, or silence.
+    Fault(WireError),
+    /// A task of this session panicked.
+    Panic(JoinError),
+    /// The server cannot go on; nothing is said.
+    Fatal,
+}
+
+async fn serve<R, W>(
+    server: Arc<Server>,
+    peer: SocketAddr,
+    reader: FrameReader<R>,
+    writer: FrameWriter<W>,
+    opened: Opened,
+) where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let Opened { hello, welcome, share, pushes, registered } = opened;
+    let id = welcome.session;
+    let (device, share_name) = (path::escape(hello.device_name.as_bytes()), path::escape(hello.share.as_bytes()));
+    info!(%peer, session = ?id, %device, share = %share_name, "session begins");
+    let (outbox, outgoing) = outbox::outbox();
+    // The welcome is queued before the writer sees a push.
+    let welcomed = outbox.send(0, &Message::Welcome(Box::new(welcome)), Vec::new()).await;
+    let mut writing = JoinSet::new();
+    writing.spawn(outbox::write_all(writer, outgoing, Some(pushes)));
+    let session =
+        Session { server, id, share, device: hello.device_name, outbox, reads: Semaphore::new(READS_MAX) };
+    let mut running = Running {
+        in_flight: Arc::new(Semaphore::new(in_flight_bytes(&session.server))),
+        session: Arc::new(session),
+        reader,
+        requests: JoinSet::new(),
+        order: Order::new(),
+        bytes_seen: 0,
+    };
+    let end = match welcomed {
+        Ok(()) => running.run(&mut writing).await,
+        Err(error) => End::Fault(error),
+    };
+    // No further pushes; the session is not told of what it cannot hear.
+    drop(registered);
+    let (code, text) = match &end {
+        End::Client => (ErrorCode::Done, "goodbye".to_owned()),
+        End::Drain => (ErrorCode::ShuttingDown, "the server is stopping".to_owned()),
+        End::Fault(error) => (error.code(), error.to_string()),
+        End::Panic(_) => (ErrorCode::Internal, "internal error".to_owned()),
+        End::Fatal => return,
+    };
+    match &end {
+        End::Panic(error) => tracing::error!(%peer, session = ?id, error = %error, "session task panicked"),
+        End::Fault(error) if error.is_violation() => {
+            warn!(%peer, session = ?id, ?code, reason = %path::escape(text.as_bytes()), "session ended by a violation");
+        }
+        _ => info!(%peer, session = ?id, ?code, "session ends"),
+    }
+    running.finish(writing, code, &text).await;
+}
+
+fn in_flight_bytes(server: &Server) -> usize {
+    let bytes = usize::try_from(server.config.in_flight_bytes_max).unwrap_or(usize::MAX);
+    bytes.clamp(crate::model::limits::FRAME_BYTES_MAX, Semaphore::MAX_PERMITS)
+}
+
+/// A session at work.
+struct Running<R> {
+    session: Arc<Session>,
+    reader: FrameReader<R>,
+    requests: JoinSet<Result<(), Fault>>,
+    order: Order,
+    in_flight: Arc<Semaphore>,
+    bytes_seen: u64,
+}
+
+impl<R: AsyncRead + Unpin> Running<R> {
+    async fn run(&mut self, writing: &mut JoinSet<Result<(), WireError>>) -> End {
+        let session = self.session.clone();
+        let mut draining = session.server.draining.clone();
+        let silence = Duration::from_millis(session.server.config.silence_ms_max);
+        loop {
+            let frame = tokio::select! {
+                biased;
+                _ = draining.wait_for(|draining| *draining) => return End::Drain,
+                written = writing.join_next() => return match written {
+                    Some(Ok(Err(error))) => End::Fault(error),
+                    Some(Err(panic)) => End::Panic(panic),
+                    Some(Ok(Ok(()))) | None => End::Client,
+                },
+                Some(done) = self.requests.join_next() => match done {
+                    Ok(Ok(()) | Err(Fault::Request(..))) => continue,
+                    Ok(Err(Fault::Session(error))) => return End::Fault(error),
+                    Ok(Err(Fault::Fatal)) => return End::Fatal,
+                    Err(panic) => return End::Panic(panic),
+                },
+                frame = tokio::time::timeout(silence, self.reader.next()) => frame,
+            };
+            match frame {
+                Ok(Ok(Some(frame))) => match self.begin(frame).await {
+                    Ok(Goes::On) => {}
+                    Ok(Goes::Away) => return End::Client,
+                    Err(error) => return End::Fault(error),
+                },
+                Ok(Ok(None)) => return End::Client,
+                Ok(Err(error)) => return End::Fault(error),
+                // A large frame on a slow link is no silence.
+                Err(_) if self.reader.bytes_read() != self.bytes_seen => {
+                    self.bytes_seen = self.reader.bytes_read();
+                }
+                Err(_) => {
+                    let ms = session.server.config.silence_ms_max;
+                    return End::Fault(WireError::Timeout { what: "sign of life", ms });
+                }
+            }
+        }
+    }
+
+    /// Checks a frame and starts what it asks for, once the session's byte limit has room.
+    async fn begin(&mut self, frame: Frame) -> Result<Goes, WireError> {
+        let message = frame.message()?;
+        if let Message::Goodbye { .. } = message {
+            return Ok(Goes::Away);
+        }
+        if frame.request == 0 {
+            return Err(WireError::Unexpected("request without an id"));
+        }
+        let bytes = frame.wire_bytes().max(REQUEST_BYTES_MIN);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let in_flight = self.in_flight.clone();
+        let permit = in_flight.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+        let turn = match &message {
+            Message::Commit { .. } => {
+                let (before, ticket) = self.order.barrier();
+                Turn { before: Some(before), _ticket: Some(ticket) }
+            }
+            Message::PutBlocks { .. } => Turn { before: None, _ticket: Some(self.order.ticket()) },
+            _ => Turn { before: None, _ticket: None },
+        };
+        self.requests.spawn(answer(self.session.clone(), frame, message, turn, permit));
+        Ok(Goes::On)
+    }
+
+    /// Finishes what is under way, says goodbye, writes what is queued, and listens a moment longer.
+    async fn finish(mut self, mut writing: JoinSet<Result<(), WireError>>, code: ErrorCode, text: &str) {
+        let patience = Duration::from_millis(FINISH_MS_MAX);
+        let _ = tokio::time::timeout(patience, async {
+            while let Some(done) = self.requests.join_next().await {
+                if let Err(error) = done {
+                    tracing::error!(session = ?self.session.id, error = %error, "session task panicked");
+                }
+            }
+        })
+        .await;
+        self.requests.shutdown().await;
+        if let Ok(goodbye) = EncodedFrame::new(0, &Message::goodbye(code, text), Vec::new()) {
+            // A writer that has ended cannot say it.
+            let _ = self.session.outbox.send_now(goodbye);
+        }
+        // The last outbox goes with the session: the writer then writes what is queued, and ends.
+        drop(self.session);
+        let _ = tokio::time::timeout(patience, writing.join_next()).await;
+        let linger = self.reader.discard_rest(LINGER_BYTES_MAX);
+        let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), linger).await;
+    }
+}
+
+enum Goes {
+    On,
+    Away,
+}
+
+/// Where a request stands in its session's order.
+struct Turn {
+    before: Option<Before>,
+    _ticket: Option<Ticket>,
+}
+
+/// One request from start to answer. Owns its share of the byte limit and its ticket until then.
+async fn answer(
+    session: Arc<Session>,
+    frame: Frame,
+    message: Message,
+    turn: Turn,
+    _in_flight: OwnedSemaphorePermit,
+) -> Result<(), Fault> {
+    let request = frame.request;
+    let result = match message {
+        Message::Ping => Ok(Message::Pong),
+        Message::Poll { after, nodes_max, tombstones_after } => {
+            requests::poll(&session, after, nodes_max, tombstones_after).await
+        }
+        Message::Have { hashes } => requests::have(&session, hashes).await,
+        Message::PutBlocks { count } => requests::put(&session, count, frame.payload).await,
+        Message::Commit { changes } => match turn.before {
+            Some(before) => commit::commit(&session, before, changes, frame.payload).await,
+            None => Err(WireError::Unexpected("commit").into()),
+        },
+        Message::WantBlocks { hashes, .. } => match requests::want(&session, request, hashes).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => Err(fault),
+        },
+        other => Err(WireError::Unexpected(other.name()).into()),
+    };
+    let message = match result {
+        Ok(message) => message,
+        Err(Fault::Request(code, text)) => Message::failed(code, text),
+        Err(fault) => return Err(fault),
+    };
+    Ok(session.outbox.send(request, &message, Vec::new()).await?)
+}

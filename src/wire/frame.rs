@@ -1,0 +1,327 @@
+//! Frames: how messages and block bytes stand in the stream.
+//!
+//! ```text
+//! offset size  field
+//! 0      4     frame_len: bytes after this field, u32 LE, 8 ..= limit of the state
+//! 4      4     request: u32 LE, chosen by the client and repeated in the answer; 0 = push or handshake
+//! 8      4     head_len: u32 LE, at most frame_len - 8
+//! 12     n     head: one bincode `Message`
+//! 12+n   rest  payload: a pack of sealed blocks, or nothing
+//! ```
+//! The length is checked before anything is allocated. Head and payload are slices of the read buffer, never copies,
+//! and the parts of a payload are written from where they are.
+
+use super::error::WireError;
+use super::message::Message;
+use crate::model::counters::Counters;
+use crate::model::{codec, limits};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes before the head.
+pub const HEADER_BYTES: usize = 12;
+/// The part of the header that `frame_len` counts.
+const HEADER_BYTES_COUNTED: usize = HEADER_BYTES - 4;
+/// One write hands at most this much to the kernel, bytes: larger gains nothing on loopback.
+pub const WRITE_BYTES_MAX: usize = 1024 * 1024;
+/// Slices in one vectored write; Linux takes up to 1024, but an array of them lies on the stack.
+const WRITE_SLICES_MAX: usize = 128;
+/// Parts of a payload below this size are joined: a slice of a vectored write costs more than copying them.
+const JOIN_BYTES_MAX: usize = 4096;
+/// Read buffer while frames are small, bytes. A thousand idle connections stay cheap.
+const READ_BYTES_IDLE: usize = 16 * 1024;
+/// Read buffer while block bytes stream in.
+const READ_BYTES_BULK: usize = 2 * 1024 * 1024;
+/// A frame above this size makes the buffer grow to [`READ_BYTES_BULK`].
+const BULK_FRAME_BYTES_MIN: usize = 32 * 1024;
+
+/// One frame as read: the head still encoded, the payload still packed.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Which request it belongs to; 0 for a push.
+    pub request: u32,
+    head: Bytes,
+    /// Block bytes, or nothing.
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// Decodes the head and checks the bounds of the message.
+    ///
+    /// # Errors
+    /// When it is no message, breaks a bound, or carries a payload that it has no use for.
+    pub fn message(&self) -> Result<Message, WireError> {
+        let message: Message = codec::decode(&self.head)?;
+        message.validate()?;
+        if !self.payload.is_empty() && !message.may_carry_blocks() {
+            return Err(WireError::Unexpected("payload"));
+        }
+        Ok(message)
+    }
+
+    /// Bytes in the stream, header included.
+    pub fn wire_bytes(&self) -> usize {
+        HEADER_BYTES + self.head.len() + self.payload.len()
+    }
+}
+
+/// One frame ready to be written, any number of times: cloning it copies no bytes.
+#[derive(Debug, Clone)]
+pub struct EncodedFrame {
+    parts: Arc<[Bytes]>,
+    bytes: usize,
+}
+
+impl EncodedFrame {
+    /// Encodes a message and the parts of its payload, after the same checks that the receiver makes.
+    ///
+    /// # Errors
+    /// When a bound is broken, or the frame would be larger than [`limits::FRAME_BYTES_MAX`].
+    pub fn new(request: u32, message: &Message, payload: Vec<Bytes>) -> Result<Self, WireError> {
+        message.validate()?;
+        let head = codec::encode(message)?;
+        let payload_bytes: usize = payload.iter().map(Bytes::len).sum();
+        let frame_bytes = HEADER_BYTES_COUNTED + head.len() + payload_bytes;
+        let too_large =
+            || WireError::FrameTooLarge { bytes: frame_bytes as u64, bytes_max: limits::FRAME_BYTES_MAX };
+        if frame_bytes > limits::FRAME_BYTES_MAX {
+            return Err(too_large());
+        }
+        let frame_len = u32::try_from(frame_bytes).map_err(|_| too_large())?;
+        let head_len = u32::try_from(head.len()).map_err(|_| too_large())?;
+        let mut small = BytesMut::with_capacity(HEADER_BYTES + head.len());
+        small.extend_from_slice(&frame_len.to_le_bytes());
+        small.extend_from_slice(&request.to_le_bytes());
+        small.extend_from_slice(&head_len.to_le_bytes());
+        small.extend_from_slice(&head);
+        Ok(Self { parts: join_small(small, payload).into(), bytes: frame_bytes + 4 })
+    }
+
+    /// Bytes in the stream, header included.
+    pub const fn wire_bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Appends runs of small parts to one buffer and leaves large parts where they are.
+fn join_small(mut small: BytesMut, payload: Vec<Bytes>) -> Vec<Bytes> {
+    let mut parts = Vec::with_capacity(payload.len().min(64) + 1);
+    for part in payload {
+        if part.len() < JOIN_BYTES_MAX {
+            small.extend_from_slice(&part);
+            continue;
+        }
+        if !small.is_empty() {
+            parts.push(small.split().freeze());
+        }
+        parts.push(part);
+    }
+    if !small.is_empty() {
+        parts.push(small.freeze());
+    }
+    parts
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    buffer: BytesMut,
+    frame_bytes_max: usize,
+    bulk: bool,
+    bytes_read: u64,
+    counters: Arc<Counters>,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// A reader in the state before the handshake: frames up to [`limits::FRAME_BYTES_MAX_UNAUTHENTICATED`].
+    pub fn new(stream: R, counters: Arc<Counters>) -> Self {
+        let frame_bytes_max = limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
+        Self { stream, buffer: BytesMut::new(), frame_bytes_max, bulk: false, bytes_read: 0, counters }
+    }
+
+    /// The handshake is complete: frames up to [`limits::FRAME_BYTES_MAX`].
+    pub const fn admit_large_frames(&mut self) {
+        self.frame_bytes_max = limits::FRAME_BYTES_MAX;
+    }
+
+    /// Bytes read so far: it moves while a large frame crosses a slow link.
+    pub const fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Reads and forgets what still comes, so that closing does not reset the stream while the peer's last words, or
+    /// ours, are on their way.
+    pub async fn discard_rest(&mut self, bytes_max: usize) {
+        let mut discarded = 0;
+        while discarded < bytes_max {
+            self.buffer.clear();
+            self.buffer.reserve(READ_BYTES_IDLE);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(read) if read > 0 => discarded += read,
+                _ => return,
+            }
+        }
+    }
+
+    /// The next frame; `None` when the stream ended between two frames.
+    ///
+    /// # Cancel safety
+    /// Safe: bytes that were read stay in the buffer.
+    pub async fn next(&mut self) -> Result<Option<Frame>, WireError> {
+        loop {
+            let missing = match self.cut()? {
+                Cut::Frame(frame) => return Ok(Some(frame)),
+                Cut::Missing(bytes) => bytes,
+            };
+            self.make_room(missing);
+            let read = self.stream.read_buf(&mut self.buffer).await?;
+            self.counters.wire_bytes_received.add_len(read);
+            self.bytes_read += read as u64;
+            if read == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(WireError::Truncated) };
+            }
+        }
+    }
+
+    /// Takes a whole frame off the buffer, or says how many bytes it lacks at least.
+    fn cut(&mut self) -> Result<Cut, WireError> {
+        let Some((len_bytes, after)) = self.buffer.split_first_chunk::<4>() else {
+            return Ok(Cut::Missing(HEADER_BYTES));
+        };
+        let announced = u32::from_le_bytes(*len_bytes);
+        let frame_len = usize::try_from(announced).unwrap_or(usize::MAX);
+        if frame_len > self.frame_bytes_max {
+            return Err(WireError::FrameTooLarge {
+                bytes: announced.into(),
+                bytes_max: self.frame_bytes_max,
+            });
+        }
+        if frame_len < HEADER_BYTES_COUNTED {
+            return Err(WireError::FrameShape);
+        }
+        if after.len() < frame_len {
+            return Ok(Cut::Missing(frame_len - after.len()));
+        }
+        let mut frame = self.buffer.split_to(4 + frame_len).freeze();
+        self.bulk = frame_len >= BULK_FRAME_BYTES_MIN;
+        let header = frame.split_to(HEADER_BYTES);
+        let (Some(request), Some(head_len)) = (u32_at(&header, 4), u32_at(&header, 8)) else {
+            return Err(WireError::FrameShape);
+        };
+        let head_len = usize::try_from(head_len).unwrap_or(usize::MAX);
+        if head_len > frame.len() {
+            return Err(WireError::FrameShape);
+        }
+        let head = frame.split_to(head_len);
+        Ok(Cut::Frame(Frame { request, head, payload: frame }))
+    }
+
+    /// Room for the rest of the frame and for what follows it: many frames per read.
+    fn make_room(&mut self, missing: usize) {
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if self.buffer.is_empty() && !self.bulk && spare > READ_BYTES_IDLE {
+            // The bulk is over: give the large buffer back.
+            self.buffer = BytesMut::new();
+        }
+        if spare < missing || spare < READ_BYTES_IDLE / 2 {
+            self.buffer.reserve(missing.max(if self.bulk { READ_BYTES_BULK } else { READ_BYTES_IDLE }));
+        }
+    }
+}
+
+enum Cut {
+    Frame(Frame),
+    Missing(usize),
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk::<4>().map(|b| u32::from_le_bytes(*b))
+}
+
+/// Writes frames, many of them in one system call.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    stream: W,
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+    counters: Arc<Counters>,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// A writer on an empty queue.
+    pub fn new(stream: W, counters: Arc<Counters>) -> Self {
+        Self { stream, queue: VecDeque::new(), queued_bytes: 0, counters }
+    }
+
+    /// Queues a frame for the next [`Self::flush`].
+    pub fn push(&mut self, frame: &EncodedFrame) {
+        self.queue.extend(frame.parts.iter().cloned());
+        self.queued_bytes += frame.bytes;
+    }
+
+    /// Bytes queued and not written.
+    pub const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Writes one batch: up to [`WRITE_BYTES_MAX`] of what is queued, in one vectored write.
+    ///
+    /// # Cancel safety
+    /// Safe: what the kernel took has left the queue, the rest stays.
+    pub async fn write_some(&mut self) -> Result<(), WireError> {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+        let (mut used, mut bytes) = (0, 0);
+        for (slice, part) in slices.iter_mut().zip(&self.queue) {
+            let room = WRITE_BYTES_MAX - bytes;
+            *slice = IoSlice::new(part.get(..room.min(part.len())).unwrap_or_default());
+            used += 1;
+            bytes += slice.len();
+            if bytes == WRITE_BYTES_MAX {
+                break;
+            }
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        let written = self.stream.write_vectored(slices.get(..used).unwrap_or_default()).await?;
+        if written == 0 {
+            return Err(WireError::Io(io::ErrorKind::WriteZero.into()));
+        }
+        self.drop_written(written);
+        Ok(())
+    }
+
+    /// Writes everything that is queued.
+    pub async fn flush(&mut self) -> Result<(), WireError> {
+        while self.queued_bytes > 0 {
+            self.write_some().await?;
+        }
+        self.stream.flush().await?;
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more follows.
+    pub async fn shutdown(&mut self) -> Result<(), WireError> {
+        Ok(self.stream.shutdown().await?)
+    }
+
+    fn drop_written(&mut self, mut written: usize) {
+        self.counters.wire_bytes_sent.add_len(written);
+        self.queued_bytes = self.queued_bytes.saturating_sub(written);
+        while let Some(part) = self.queue.front_mut() {
+            if part.len() > written {
+                let _ = part.split_to(written);
+                return;
+            }
+            written -= part.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The sending half of a connection: one task writes, everyone else queues. Frames that wait are put into one vectored
+//! write, so a burst of small answers costs one system call and a stream of packs runs at the speed of copying.
+//!
+//! Bounded by bytes: whoever queues an answer first takes its size from a budget, which the writer gives back.
+
+use super::backlog::{Backlog, Next};
+use super::error::WireError;
+use super::frame::{EncodedFrame, FrameWriter, WRITE_BYTES_MAX};
+use super::message::Message;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Bytes of answers that may wait for one peer.
+pub const QUEUED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A peer that takes no byte for this long is gone.
+pub const STALL_MS_MAX: u64 = 60_000;
+
+/// Where frames are queued. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    queue: mpsc::UnboundedSender<Queued>,
+    budget: Arc<Semaphore>,
+}
+
+/// The frame and its share of the budget; the queue needs no bound of its own.
+#[derive(Debug)]
+struct Queued {
+    frame: EncodedFrame,
+    _budget: Option<OwnedSemaphorePermit>,
+}
+
+/// The writer's end of an [`Outbox`].
+#[derive(Debug)]
+pub struct Outgoing(mpsc::UnboundedReceiver<Queued>);
+
+/// An outbox and the end that [`write_all`] serves.
+pub fn outbox() -> (Outbox, Outgoing) {
+    let (queue, outgoing) = mpsc::unbounded_channel();
+    (Outbox { queue, budget: Arc::new(Semaphore::new(QUEUED_BYTES_MAX)) }, Outgoing(outgoing))
+}
+
+impl Outbox {
+    /// Encodes and queues a message; waits while too many bytes are queued.
+    ///
+    /// # Errors
+    /// When the message breaks a bound, or the writer has ended.
+    pub async fn send(&self, request: u32, message: &Message, payload: Vec<Bytes>) -> Result<(), WireError> {
+        self.send_frame(EncodedFrame::new(request, message, payload)?).await
+    }
+
+    /// Queues a frame; waits while too many bytes are queued.
+    ///
+    /// # Cancel safety
+    /// Safe: the frame is queued whole or not at all.
+    pub async fn send_frame(&self, frame: EncodedFrame) -> Result<(), WireError> {
+        let permits = u32::try_from(frame.wire_bytes().min(QUEUED_BYTES_MAX)).unwrap_or(u32::MAX);
+        let budget = self.budget.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+        self.queue.send(Queued { frame, _budget: Some(budget) }).map_err(|_| WireError::Ended)
+    }
+
+    /// Queues a frame without waiting and outside the budget: for callers that bound their bytes themselves, and for
+    /// the few bytes of a goodbye or a ping.
+    pub fn send_now(&self, frame: EncodedFrame) -> Result<(), WireError> {
+        self.queue.send(Queued { frame, _budget: None }).map_err(|_| WireError::Ended)
+    }
+}
+
+/// Writes answers and pushes until every [`Outbox`] is gone (everything queued is then written) or the stream fails.
+///
+/// # Errors
+/// When the stream fails or the peer takes nothing for [`STALL_MS_MAX`].
+pub async fn write_all<W: AsyncWrite + Unpin>(
+    mut writer: FrameWriter<W>,
+    mut outgoing: Outgoing,
+    pushes: Option<Arc<Backlog<EncodedFrame>>>,
+) -> Result<(), WireError> {
+    let behind = EncodedFrame::new(0, &Message::Behind, Vec::new())?;
+    let mut pushes = pushes;
+    loop {
+        tokio::select! {
+            biased;
+            queued = outgoing.0.recv() => match queued {
+                Some(queued) => writer.push(&queued.frame),
+                None => break,
+            },
+            push = next_push(pushes.as_deref()) => match push {
+                Next::Item(frame) => writer.push(&frame),
+                Next::Behind => writer.push(&behind),
+                Next::Closed => pushes = None,
+            },
+        }
+        // Whatever else is ready rides in the same write. Pushes first: they are small and someone waits for them.
+        while writer.queued_bytes() < WRITE_BYTES_MAX {
+            match pushes.as_deref().and_then(Backlog::try_next) {
+                Some(Next::Item(frame)) => writer.push(&frame),
+                Some(Next::Behind) => writer.push(&behind),
+                Some(Next::Closed) => pushes = None,
+                None => match outgoing.0.try_recv() {
+                    Ok(queued) => writer.push(&queued.frame),
+                    Err(_) => break,
+                },
+            }
+        }
+        flush(&mut writer).await?;
+    }
+    flush(&mut writer).await?;
+    writer.shutdown().await
+}
+
+/// Writes what is queued; each step must make progress in time.
+async fn flush<W: AsyncWrite + Unpin>(writer: &mut FrameWriter<W>) -> Result<(), WireError> {
+    let stall = Duration::from_millis(STALL_MS_MAX);
+    let stalled = |_| WireError::Timeout { what: "progress of a write", ms: STALL_MS_MAX };
+    while writer.queued_bytes() > 0 {
+        tokio::time::timeout(stall, writer.write_some()).await.map_err(stalled)??;
+    }
+    tokio::time::timeout(stall, writer.flush()).await.map_err(stalled)?
+}
+
+async fn next_push(pushes: Option<&Backlog<EncodedFrame>>) -> Next<EncodedFrame> {
+    match pushes {
+        Some(pushes) => pushes.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,12 @@
+//! A server over loopback, and clients that speak to it frame by frame: what `docs/PROTOCOL.md` promises.
+
+#[path = "protocol/blocks.rs"]
+mod blocks;
+#[path = "protocol/changes.rs"]
+mod changes;
+#[path = "protocol/faults.rs"]
+mod faults;
+#[path = "protocol/handshake.rs"]
+mod handshake;
+#[path = "protocol/support.rs"]
+mod support;
