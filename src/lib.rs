@@ -2,6 +2,8 @@
 
 pub mod block;
 pub mod chunk;
+pub mod cli;
+pub mod client;
 pub mod folder;
 pub mod manifest;
 pub mod model;

@@ -38,7 +38,7 @@ impl Chunker {
             return Some(window.len());
         }
         let window = window.get(..self.params.max_bytes()).unwrap_or(window);
-        // A window of zeros has no cut in it; seeing that is twenty times cheaper than scanning it.
+        // A window of zeros has no cut in it; seeing that is ten times cheaper than scanning it.
         if is_zero(window) {
             return Some(window.len());
         }

@@ -79,3 +79,15 @@ impl ClientError {
         }
     }
 }
+
+/// An error and its causes on one line.
+pub(super) fn line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
+}

@@ -19,7 +19,7 @@ pub fn remember(folder: &Folder, content: &FileContent, list: &[(BlockHash, u64)
         bytes.extend_from_slice(hash.as_bytes());
         bytes.extend_from_slice(&u32::try_from(*len).unwrap_or(0).to_le_bytes());
     }
-    if let Err(error) = folder.save_manifest(content.root.hash, &bytes) {
+    if let Err(error) = folder.save_manifest(&content.root.hash, &bytes) {
         tracing::debug!(%error, "chunk list not kept");
     }
 }
@@ -33,7 +33,7 @@ pub fn chunks_of(folder: &Folder, content: &FileContent) -> Option<Vec<ChunkRef>
         let len = u32::try_from(content.size).ok()?;
         return Some(vec![ChunkRef { hash: content.root.hash, offset: 0, len }]);
     }
-    let bytes = folder.load_manifest(content.root.hash)?;
+    let bytes = folder.load_manifest(&content.root.hash)?;
     let mut offset = 0u64;
     let mut chunks = Vec::with_capacity(bytes.len() / ENTRY_BYTES);
     for entry in bytes.chunks(ENTRY_BYTES) {

@@ -2,10 +2,241 @@
 //!
 //! ```text
 //! watch, pushes, poll timer ──> trigger ──> session (one cycle at a time)
-//!    scan the disk ─> upload new blocks ─┐
-//!    changes of others ──────────────────┴─> cycle (pure): reconcile, order ─> place on disk ─> commit ─> save state
+//!    observe the disk ─> upload new blocks ─┐
+//!    changes of others ─────────────────────┴─> cycle (pure): reconcile, order ─> apply on disk ─> commit ─> save state
 //! ```
 //! What decides is in [`cycle`] (no IO) and in `reconcile`; the other files carry out. The base tree is saved only after
 //! the disk has what it says, so that a crash anywhere repeats work and never loses or invents a change.
 
+mod apply;
+mod commit;
 pub mod cycle;
+mod download;
+mod error;
+mod known;
+mod live;
+mod observe;
+mod place;
+pub mod progress;
+mod read;
+mod reconnect;
+mod session;
+mod trigger;
+mod upload;
+
+pub use error::ClientError;
+pub use progress::{Phase, Progress};
+
+use crate::folder::{Folder, FolderError, State, Update};
+use crate::model::counters::Counters;
+use crate::model::{BlockHash, DeviceId, IdSource, Name, NodeId, RelPath};
+use crate::tree::TreeNode;
+use cycle::{Agreed, Cycle};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use trigger::Trigger;
+
+/// What a client is to do.
+#[derive(Clone)]
+pub struct Config {
+    /// `host:port`.
+    pub server: String,
+    /// Name of the share.
+    pub share: String,
+    /// Name of this device, part of the names of conflict copies.
+    pub device_name: String,
+    /// Time between polls.
+    pub poll: Duration,
+    /// Send deletes even when most files are gone.
+    pub allow_mass_delete: bool,
+    /// Threads that read and hash.
+    pub threads: usize,
+    /// The wall clock as `DATE TIME`, for names only.
+    pub now: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Random bytes from the system, for ids.
+    pub seed: [u8; 32],
+    /// Is told what happens.
+    pub news: Arc<dyn Fn(News) + Send + Sync>,
+}
+
+/// What happens, for whoever shows it.
+#[derive(Debug)]
+pub enum News {
+    /// A session with the server began.
+    Connected,
+    /// The session ended, or none could be had; the next attempt follows.
+    Lost(ClientError),
+    /// The folder is equal to the share, for the first time in this session.
+    InSync,
+    /// Two versions of a file met; the other one is beside it under this path.
+    Conflict(RelPath),
+    /// One path cannot be synced now; the rest is.
+    Problem(String),
+    /// Sockets, fifos and devices: left alone. Said once.
+    Special(Vec<RelPath>),
+    /// Nothing is sent, because most files are gone.
+    Held(ClientError),
+    /// The server does not know this folder's past: nothing is deleted, both sides are joined.
+    Rejoining,
+    /// Files that an interrupted run had moved are in the folder again.
+    Recovered(Vec<RelPath>),
+    /// The state was damaged and set aside under this name; the folder joins as at first sync.
+    StateSetAside(String),
+    /// The system's limit of watches is reached.
+    WatchLimited(&'static str),
+}
+
+/// How a one-time sync ended.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Paths that could not be synced, with the cause.
+    pub problems: Vec<String>,
+}
+
+/// A client of one folder.
+pub struct Client {
+    config: Config,
+    folder: Arc<Folder>,
+    state: State,
+    cycle: Cycle,
+    /// How files look on disk that differ from the base, until both sides agree.
+    looks: HashMap<NodeId, crate::folder::Stamp>,
+    /// Content root -> a node of the base that has it, so that copies are made here.
+    roots: HashMap<BlockHash, NodeId>,
+    /// Nodes that cannot be read now; plans leave them alone.
+    held: BTreeSet<NodeId>,
+    /// Nodes whose blocks the server turned out to lack.
+    reupload: HashSet<NodeId>,
+    /// What cannot be synced now, by path.
+    problems: BTreeMap<String, String>,
+    /// Sockets and the like have been mentioned.
+    told_special: bool,
+    trigger: Trigger,
+    counters: Arc<Counters>,
+    progress: Arc<Progress>,
+}
+
+impl Client {
+    /// Opens the folder (made if absent), loads its state and puts right what an interrupted run left.
+    pub fn open(path: &Path, config: Config, now_ns: i64) -> Result<Self, ClientError> {
+        let folder = Arc::new(Folder::open(path, true)?);
+        let (mut state, loaded) = folder.load_state()?;
+        if let Some(name) = loaded.set_aside {
+            (config.news)(News::StateSetAside(name));
+        }
+        let mut ids = IdSource::new(config.seed);
+        match &state.share {
+            Some(found) if *found != config.share => {
+                return Err(ClientError::OtherShare { found: found.clone(), asked: config.share });
+            }
+            _ => {}
+        }
+        if state.device.is_none() || state.share.is_none() {
+            let device = state.device.unwrap_or_else(|| DeviceId::from_bytes(ids.bytes16()));
+            let share = Some(config.share.clone());
+            state.save(vec![Update::Account { store: state.store, share, device: Some(device) }], true)?;
+        }
+        let recovered = folder.recover(&state, now_ns, &mut rescue_names(&config))?;
+        if !recovered.put_back.is_empty() {
+            (config.news)(News::Recovered(recovered.put_back));
+        }
+        let mut client = Self {
+            config,
+            folder,
+            state,
+            cycle: Cycle::new(ids),
+            looks: HashMap::new(),
+            roots: HashMap::new(),
+            held: BTreeSet::new(),
+            reupload: HashSet::new(),
+            problems: BTreeMap::new(),
+            told_special: false,
+            trigger: Trigger::default(),
+            counters: Arc::new(Counters::default()),
+            progress: Arc::new(Progress::default()),
+        };
+        client.index_roots();
+        Ok(client)
+    }
+
+    /// Work done so far.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// What is under way.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    fn news(&self, news: News) {
+        (self.config.news)(news);
+    }
+
+    fn index_roots(&mut self) {
+        let files = self.state.base.iter().filter_map(|(id, node)| Some((node.state.kind.content()?.root.hash, id)));
+        self.roots = files.collect();
+    }
+
+    /// How a node's file looked last.
+    fn stamp(&self, id: NodeId) -> Option<crate::folder::Stamp> {
+        self.looks.get(&id).or_else(|| self.state.stamp(id)).copied()
+    }
+
+    /// Saves what both sides agree on.
+    fn save(&mut self, agreed: Vec<Agreed>, durable: bool) -> Result<(), FolderError> {
+        if agreed.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Vec::with_capacity(agreed.len());
+        for (id, node) in agreed {
+            match node {
+                Some(node) => {
+                    if let Some(content) = node.state.kind.content() {
+                        self.roots.insert(content.root.hash, id);
+                    }
+                    batch.push(self.put(id, node));
+                }
+                None => {
+                    self.looks.remove(&id);
+                    batch.push(Update::Remove(id));
+                }
+            }
+        }
+        self.state.save(batch, durable)
+    }
+
+    fn put(&mut self, id: NodeId, node: TreeNode) -> Update {
+        Update::Put { id, node, stamp: self.looks.remove(&id) }
+    }
+
+    /// Starts over after the server lost its past, or another one answers: both sides are joined, nothing is deleted.
+    fn rejoin(&mut self) -> Result<(), ClientError> {
+        let old = std::mem::take(&mut self.state);
+        self.state = self.folder.forget_state(old)?;
+        self.cycle.forget_local();
+        self.cycle.forget_remote();
+        self.looks.clear();
+        self.roots.clear();
+        self.news(News::Rejoining);
+        Ok(())
+    }
+
+    /// One more path that cannot be synced now; said once until it is settled.
+    fn problem(&mut self, path: String, line: String) {
+        if self.problems.insert(path, line.clone()).as_ref() != Some(&line) {
+            self.news(News::Problem(line));
+        }
+    }
+}
+
+/// Names for files that must not be lost: conflict names of this device.
+fn rescue_names(config: &Config) -> impl FnMut(&Name, u32) -> Name + use<> {
+    let (device, when) = (config.device_name.clone(), (config.now)());
+    move |name, attempt| {
+        let tried = std::cell::Cell::new(0);
+        crate::reconcile::conflict_name(name, &device, &when, &|_| tried.replace(tried.get() + 1) < attempt)
+    }
+}

@@ -118,7 +118,7 @@ impl FileReader {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err(ReadError::Folder(error)) => return Outcome::Unreadable(error),
-                Err(ReadError::Io(error)) => return Outcome::Unreadable(self.folder.read_failed(&job.path, error)),
+                Err(ReadError::Io(error)) => return Outcome::Unreadable(self.folder.read_error(&job.path, error)),
                 Err(ReadError::Manifest(_) | ReadError::Stopped) => return Outcome::Changing,
             }
         }
@@ -128,7 +128,7 @@ impl FileReader {
     /// Reads once. `None` when the file changed meanwhile.
     fn attempt(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Result<Option<Outcome>, ReadError> {
         let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
-        let mut builder = Builder::new(V1.id);
+        let mut builder = Builder::new(V1.id());
         let mut list = Vec::new();
         let sender = &self.sender;
         let hand_out = |block: Block| sender.blocking_send(Event::Block(block)).map_err(|_| ReadError::Stopped);

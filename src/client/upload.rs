@@ -5,11 +5,12 @@
 
 use super::ClientError;
 use super::read::{self, Event, Job, Outcome};
+use crate::block::pack::Packer;
 use crate::block::{Block, SealedBlock, Sealer};
 use crate::folder::Folder;
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, NodeId, limits};
-use crate::wire::{Connection, packs};
+use crate::wire::Connection;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -144,11 +145,14 @@ async fn send(connection: Connection, blocks: Vec<Block>) -> Result<(), ClientEr
     if lacking.is_empty() {
         return Ok(());
     }
-    let sealed = tokio::task::spawn_blocking(move || {
-        let sealer = Sealer::new(SEAL_LEVEL);
-        lacking.iter().map(|block| sealer.seal(block).into_sealed()).collect::<Vec<_>>()
+    let packs = tokio::task::spawn_blocking(move || {
+        let (sealer, mut packer) = (Sealer::new(SEAL_LEVEL), Packer::default());
+        let mut packs: Vec<_> =
+            lacking.iter().filter_map(|block| packer.push(sealer.seal(block).into_sealed())).collect();
+        packs.extend(Some(packer.take()).filter(|rest| !rest.is_empty()));
+        packs
     });
-    for pack in packs(sealed.await.map_err(|_| ClientError::Stopped)?) {
+    for pack in packs.await.map_err(|_| ClientError::Stopped)? {
         connection.put(&pack).await?;
     }
     Ok(())

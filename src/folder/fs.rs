@@ -398,3 +398,8 @@ pub fn is_loop(error: &io::Error) -> bool {
 pub fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
+
+/// The host's name; empty when it has none that is text.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_str().unwrap_or_default().to_owned()
+}

@@ -181,6 +181,11 @@ impl Folder {
             .map_err(|error| FolderError::from_io("look at a file in", self.path.as_path(), error))
     }
 
+    /// The error for a file that failed while it was being read.
+    pub fn read_error(&self, path: &RelPath, error: io::Error) -> FolderError {
+        self.failed("read", path)(error)
+    }
+
     /// Turns the failure of a call on `path` into an error.
     fn failed(&self, action: &'static str, path: &RelPath) -> impl Fn(io::Error) -> FolderError + use<> {
         let full = if path.is_root() { self.path.clone() } else { self.path.join(path.to_os_path()) };

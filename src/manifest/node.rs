@@ -37,9 +37,9 @@ pub struct Entry {
 impl Entry {
     /// True when a node that is long enough ends behind this entry: once in 64 entries.
     pub(super) fn ends_node(&self) -> bool {
-        const BELOW: u32 = u32::MAX / (limits::MANIFEST_ENTRIES_AVG as u32) + 1;
+        const BELOW: u64 = (1 << 32) / limits::MANIFEST_ENTRIES_AVG as u64;
         let [a, b, c, d, ..] = *self.hash.as_bytes();
-        u32::from_le_bytes([a, b, c, d]) < BELOW
+        u64::from(u32::from_le_bytes([a, b, c, d])) < BELOW
     }
 }
 

@@ -97,8 +97,7 @@ fn push(server: &Server, event: &CommitEvent) {
 }
 
 fn encode(event: &CommitEvent) -> Result<EncodedFrame, WireError> {
-    let message =
-        Message::Changed { prev: event.prev, head: head(&event.head), nodes: event.nodes.clone() };
+    let message = Message::Changed { prev: event.prev, head: head(&event.head), nodes: event.nodes.clone() };
     let block_bytes: usize = event.inline.iter().map(|b| b.payload.len()).sum();
     if block_bytes <= PUSH_BLOCK_BYTES_MAX
         && let Ok(frame) = EncodedFrame::new(0, &message, pack::encode(&event.inline))

@@ -12,7 +12,9 @@ use crate::storage::ShareId;
 use crate::wire::backlog::Backlog;
 use crate::wire::handshake::{self, REQUEST_BYTES_MIN};
 use crate::wire::outbox::{self, Outbox};
-use crate::wire::{Auth, EncodedFrame, ErrorCode, Frame, FrameReader, FrameWriter, Hello, Message, Welcome, WireError};
+use crate::wire::{
+    Auth, EncodedFrame, ErrorCode, Frame, FrameReader, FrameWriter, Hello, Message, Welcome, WireError,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +164,8 @@ async fn serve<R, W>(
 {
     let Opened { hello, welcome, share, pushes, registered } = opened;
     let id = welcome.session;
-    let (device, share_name) = (path::escape(hello.device_name.as_bytes()), path::escape(hello.share.as_bytes()));
+    let (device, share_name) =
+        (path::escape(hello.device_name.as_bytes()), path::escape(hello.share.as_bytes()));
     info!(%peer, session = ?id, %device, share = %share_name, "session begins");
     let (outbox, outgoing) = outbox::outbox();
     // The welcome is queued before the writer sees a push.

@@ -48,7 +48,10 @@ impl<T> Backlog<T> {
         let taken = {
             let mut state = self.lock();
             // Once behind, everything is left out until the consumer was told: it will read the journal anyway.
-            if state.closed || state.behind || state.queue.len() >= self.items_max || state.bytes + bytes > self.bytes_max
+            if state.closed
+                || state.behind
+                || state.queue.len() >= self.items_max
+                || state.bytes + bytes > self.bytes_max
             {
                 state.behind = true;
                 false

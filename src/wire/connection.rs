@@ -196,18 +196,16 @@ impl Connection {
     /// Commits changes and, with them, new small blocks. Comes back when the server has them durably.
     ///
     /// Every `put` and `commit` sent before it on this connection is done first.
-    pub async fn commit(
-        &self,
-        changes: Vec<Change>,
-        blocks: &[SealedBlock],
-    ) -> Result<Committed, WireError> {
+    pub async fn commit(&self, changes: Vec<Change>, blocks: &[SealedBlock]) -> Result<Committed, WireError> {
         let commit = Message::Commit { changes };
         let answer = self.request(&commit, pack::encode(blocks)).await?;
-        let (Message::Committed { prev, head, refused, nodes }, Message::Commit { changes }) = (answer, commit)
+        let (Message::Committed { prev, head, refused, nodes }, Message::Commit { changes }) =
+            (answer, commit)
         else {
             return Err(self.violation("answer to a commit"));
         };
-        if refused.last().is_some_and(|(place, _)| usize::try_from(*place).is_ok_and(|p| p >= changes.len())) {
+        if refused.last().is_some_and(|(place, _)| usize::try_from(*place).is_ok_and(|p| p >= changes.len()))
+        {
             return Err(self.violation("refusal of nothing"));
         }
         self.count_sent(blocks);
@@ -297,9 +295,10 @@ impl Connection {
             }
         };
         match answer {
-            Message::Failed { code, text } => {
-                Err(WireError::Failed { code: ErrorCode::from_u16(code), text: super::message::clean_text(&text) })
-            }
+            Message::Failed { code, text } => Err(WireError::Failed {
+                code: ErrorCode::from_u16(code),
+                text: super::message::clean_text(&text),
+            }),
             answer => Ok(answer),
         }
     }
@@ -393,3 +392,6 @@ async fn read_all<R: AsyncRead + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

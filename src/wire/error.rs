@@ -158,7 +158,7 @@ pub enum WireError {
 
 impl WireError {
     /// One failure that ended many requests.
-    pub(super) fn shared(reason: Arc<Self>) -> Self {
+    pub fn shared(reason: Arc<Self>) -> Self {
         match Arc::try_unwrap(reason) {
             Ok(error) => error,
             Err(reason) => Self::Lost(reason),
@@ -195,7 +195,10 @@ impl WireError {
 
     /// True when the peer broke the protocol (as opposed to a stream that broke).
     pub fn is_violation(&self) -> bool {
-        !matches!(self, Self::Io(_) | Self::Ended | Self::Truncated | Self::Goodbye { .. } | Self::Failed { .. })
+        !matches!(
+            self,
+            Self::Io(_) | Self::Ended | Self::Truncated | Self::Goodbye { .. } | Self::Failed { .. }
+        )
     }
 }
 

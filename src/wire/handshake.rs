@@ -234,8 +234,14 @@ mod tests {
         assert_eq!(agree(&Hello { proto_max: 900, ..hello() }).unwrap().proto, PROTO_MAX);
         let newer = Hello { proto_min: PROTO_MAX + 1, proto_max: PROTO_MAX + 5, ..hello() };
         assert!(matches!(agree(&newer), Err(WireError::Version { .. })));
-        assert!(matches!(agree(&Hello { proto_max: 0, proto_min: 0, ..hello() }), Err(WireError::Version { .. })));
-        assert!(matches!(agree(&Hello { proto_min: 3, proto_max: 1, ..hello() }), Err(WireError::Version { .. })));
+        assert!(matches!(
+            agree(&Hello { proto_max: 0, proto_min: 0, ..hello() }),
+            Err(WireError::Version { .. })
+        ));
+        assert!(matches!(
+            agree(&Hello { proto_min: 3, proto_max: 1, ..hello() }),
+            Err(WireError::Version { .. })
+        ));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::error::{ErrorCode, WireError};
 use super::handshake::{Hello, Welcome, bound};
-use crate::model::{BlockHash, Change, ChainHash, JournalId, Node, NodeId, Refusal, Seq, limits, path};
+use crate::model::{BlockHash, ChainHash, Change, JournalId, Node, NodeId, Refusal, Seq, limits, path};
 use serde::{Deserialize, Serialize};
 
 /// Longest text of a `Goodbye` or `Failed`, bytes.
@@ -218,7 +218,9 @@ impl Message {
         match self {
             Self::Hello(hello) => hello.validate(),
             Self::Welcome(welcome) => welcome.validate(),
-            Self::Goodbye { text, .. } | Self::Failed { text, .. } => bound(text.len() <= TEXT_BYTES_MAX, "text"),
+            Self::Goodbye { text, .. } | Self::Failed { text, .. } => {
+                bound(text.len() <= TEXT_BYTES_MAX, "text")
+            }
             Self::Ping | Self::Pong | Self::Behind => Ok(()),
             Self::Poll { nodes_max, .. } => within(*nodes_max, limits::NODES_PER_PAGE_MAX, "nodes of a page"),
             Self::Changes { nodes, complete, .. } => {
@@ -330,7 +332,8 @@ mod tests {
     #[test]
     fn an_idle_poll_and_its_answer_fit_sixty_bytes_with_their_frames() {
         let seq = Seq(u64::MAX);
-        let poll = Message::Poll { after: Position::after(seq), nodes_max: 2048, tombstones_after: Seq::ZERO };
+        let poll =
+            Message::Poll { after: Position::after(seq), nodes_max: 2048, tombstones_after: Seq::ZERO };
         let answer =
             Message::Changes { nodes: vec![], next: Position::after(seq), complete: true, head: None };
         let bytes: usize = [&poll, &answer].iter().map(|m| codec::encode(m).unwrap().len() + 12).sum();

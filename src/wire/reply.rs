@@ -123,7 +123,8 @@ impl PartCheck {
             return Err(WireError::Unexpected("number of blocks"));
         }
         let bytes: usize = blocks.iter().map(|b| b.payload.len()).sum();
-        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(WireError::OverLimit("bytes of an answer"))?;
+        self.bytes_left =
+            self.bytes_left.checked_sub(bytes).ok_or(WireError::OverLimit("bytes of an answer"))?;
         self.next = end;
         let mut blocks = blocks.into_iter();
         let blocks = present.iter().map(|here| if here { blocks.next() } else { None }).collect();

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use dropblock::model::counters::Counters;
 use dropblock::model::{
-    BlockHash, Change, ChainHash, DeviceId, FileContent, JournalId, Kind, Name, Node, NodeId, NodeState, Refusal,
-    Root, Seq, SessionId, StoreId, codec,
+    BlockHash, ChainHash, Change, DeviceId, FileContent, JournalId, Kind, Name, Node, NodeId, NodeState,
+    Refusal, Root, Seq, SessionId, StoreId, codec,
 };
 use dropblock::wire::handshake::Extension;
 use dropblock::wire::message::Bitmap;
@@ -77,8 +77,14 @@ fn extensions() -> impl Strategy<Value = Vec<Extension>> {
 }
 
 fn hello() -> impl Strategy<Value = Message> {
-    let fields =
-        (any::<[u16; 2]>(), any::<[u64; 2]>(), any::<[u8; 16]>(), "\\PC{1,12}", "\\PC{0,12}", option::of(head()));
+    let fields = (
+        any::<[u16; 2]>(),
+        any::<[u64; 2]>(),
+        any::<[u8; 16]>(),
+        "\\PC{1,12}",
+        "\\PC{0,12}",
+        option::of(head()),
+    );
     (fields, any::<u16>(), vec(any::<u8>(), 0..100), extensions()).prop_map(
         |((proto, features, device, device_name, share, cursor), method, bytes, extensions)| {
             Message::Hello(Box::new(Hello {
@@ -142,9 +148,8 @@ fn message() -> impl Strategy<Value = Message> {
             head
         }),
         vec(change, 1..10).prop_map(|changes| Message::Commit { changes }),
-        (seq(), head(), refused, option::of(nodes())).prop_map(|(prev, head, refused, nodes)| {
-            Message::Committed { prev, head, refused, nodes }
-        }),
+        (seq(), head(), refused, option::of(nodes()))
+            .prop_map(|(prev, head, refused, nodes)| { Message::Committed { prev, head, refused, nodes } }),
         hashes().prop_map(|hashes| Message::Have { hashes }),
         bitmap().prop_map(|bitmap| Message::Missing { bitmap }),
         (1..=4096u32).prop_map(|count| Message::PutBlocks { count }),
@@ -155,9 +160,9 @@ fn message() -> impl Strategy<Value = Message> {
             present,
             last
         }),
-        (head(), nodes()).prop_filter("after 0", |(head, _)| head.seq > Seq::ZERO).prop_map(|(head, nodes)| {
-            Message::Changed { prev: Seq(head.seq.0 - 1), head, nodes }
-        }),
+        (head(), nodes())
+            .prop_filter("after 0", |(head, _)| head.seq > Seq::ZERO)
+            .prop_map(|(head, nodes)| { Message::Changed { prev: Seq(head.seq.0 - 1), head, nodes } }),
     ]
 }
 

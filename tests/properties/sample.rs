@@ -17,7 +17,7 @@ pub fn text(len: usize, seed: u8) -> Vec<u8> {
     ];
     let mut out = Vec::with_capacity(len + 8);
     for (i, byte) in random(len / 2 + 1, seed).into_iter().enumerate() {
-        out.extend_from_slice(WORDS[usize::from(byte % 16)].as_bytes());
+        out.extend_from_slice(WORDS.get(usize::from(byte % 16)).copied().unwrap_or_default().as_bytes());
         out.push(if i % 12 == 11 { b'\n' } else { b' ' });
     }
     out.truncate(len);

@@ -29,7 +29,8 @@ async fn blocks_put_are_no_longer_missing_and_come_back_in_parts_and_in_order() 
         parts += 1;
     }
     assert!(parts >= 5, "one part is about a MiB");
-    let opened: Vec<_> = found.iter().map(|b| b.as_ref().map(|b| seals::open(b, None).unwrap().hash())).collect();
+    let opened: Vec<_> =
+        found.iter().map(|b| b.as_ref().map(|b| seals::open(b, None).unwrap().hash())).collect();
     let expected: Vec<_> = hashes.iter().enumerate().map(|(i, h)| (i != 50).then_some(*h)).collect();
     assert_eq!(opened, expected);
 }
@@ -41,10 +42,12 @@ async fn many_wants_at_once_are_each_answered_whole() {
     let blocks: Vec<_> = (0..40).map(|i| random(i, 20_000)).collect();
     client.put(&blocks.iter().map(seal).collect::<Vec<_>>()).await.unwrap();
     let asks = (0..20).map(|i| {
-        let (client, hashes) = (client.clone(), blocks[i..i + 20].iter().map(Block::hash).collect::<Vec<_>>());
+        let (client, hashes) =
+            (client.clone(), blocks[i..i + 20].iter().map(Block::hash).collect::<Vec<_>>());
         tokio::spawn(async move {
             let found = client.want(hashes.clone(), 20 * 20_000).await.unwrap().all().await.unwrap();
-            let opened: Vec<_> = found.iter().map(|b| seals::open(b.as_ref().unwrap(), None).unwrap().hash()).collect();
+            let opened: Vec<_> =
+                found.iter().map(|b| seals::open(b.as_ref().unwrap(), None).unwrap().hash()).collect();
             assert_eq!(opened, hashes);
         })
     });
@@ -74,7 +77,8 @@ async fn a_block_that_does_not_open_ends_the_session_and_is_not_stored() {
     let server = start(config()).await;
     let (healthy, _pushes) = server.connect().await;
     let (mut raw, _) = server.raw().await;
-    let bad = SealedBlock { codec: Codec::Zstd, plain_len: 1000, base: None, payload: Bytes::from_static(b"junk") };
+    let bad =
+        SealedBlock { codec: Codec::Zstd, plain_len: 1000, base: None, payload: Bytes::from_static(b"junk") };
     raw.send_with(1, Message::PutBlocks { count: 1 }, pack::encode(&[bad])).await;
     raw.expect_goodbye(ErrorCode::BadBlock).await;
     let (mut raw, _) = server.raw().await;

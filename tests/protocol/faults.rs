@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 async fn start_faulty() -> (Running, Arc<Faulty>) {
-    let journal = Arc::new(Faulty { store: MemoryStore::new(), fault: AtomicU8::new(0) });
-    (start_with(config(), Arc::new(MemoryStore::new()), journal.clone()).await, journal)
+    let journal = Arc::new(Faulty { store: MemoryStore::new([7; 32]), fault: AtomicU8::new(0) });
+    (start_with(config(), Arc::new(MemoryStore::new([7; 32])), journal.clone()).await, journal)
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use dropblock::block::{Block, SealedBlock, Sealer};
 use dropblock::model::counters::Counters;
 use dropblock::model::{
-    ChainHash, Change, DeviceId, FileContent, IdSource, JournalId, Kind, Name, NodeId, NodeState, Root, Seq, StoreId, hash,
+    ChainHash, Change, DeviceId, FileContent, IdSource, JournalId, Kind, Name, NodeId, NodeState, Root, Seq,
+    StoreId, hash,
 };
 use dropblock::server::{self, Config, ServerError};
 use dropblock::storage::{
@@ -41,7 +42,7 @@ pub fn config() -> Config {
 }
 
 pub async fn start(config: Config) -> Running {
-    let store = Arc::new(MemoryStore::new());
+    let store = Arc::new(MemoryStore::new([7; 32]));
     start_with(config, store.clone(), store).await
 }
 
@@ -169,17 +170,10 @@ pub struct Faulty {
 }
 
 impl Journal for Faulty {
-    fn open_share(
-        &self,
-        name: &str,
-    ) -> BoxFuture<'_, storage::Result<(ShareId, storage::Head)>>
-    {
+    fn open_share(&self, name: &str) -> BoxFuture<'_, storage::Result<(ShareId, storage::Head)>> {
         self.store.open_share(name)
     }
-    fn commit(
-        &self,
-        request: CommitRequest,
-    ) -> BoxFuture<'_, storage::Result<storage::Committed>> {
+    fn commit(&self, request: CommitRequest) -> BoxFuture<'_, storage::Result<storage::Committed>> {
         match self.fault.load(Ordering::SeqCst) {
             1 => Box::pin(async { Err(StorageError::Failed(Arc::new(StorageError::Closed))) }),
             2 => panic!("a fault on purpose"),

@@ -1,6 +1,6 @@
 use super::*;
-use crate::wire::message::Position;
 use crate::model::Seq;
+use crate::wire::message::Position;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
@@ -9,7 +9,11 @@ use tokio::io::ReadBuf;
 struct Slow(Bytes, usize);
 
 impl AsyncRead for Slow {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let n = self.1.min(self.0.len()).min(out.remaining());
         out.put_slice(&self.0.split_to(n));
         Poll::Ready(Ok(()))
@@ -36,13 +40,18 @@ fn poll() -> Message {
 }
 
 fn big(bytes: usize) -> EncodedFrame {
-    let payload = (0..bytes / 65_536).map(|i| Bytes::from(vec![u8::try_from(i % 251).unwrap(); 65_536])).collect();
+    let payload =
+        (0..bytes / 65_536).map(|i| Bytes::from(vec![u8::try_from(i % 251).unwrap(); 65_536])).collect();
     EncodedFrame::new(9, &Message::PutBlocks { count: 1 }, payload).unwrap()
 }
 
 #[tokio::test]
 async fn frames_come_back_however_the_stream_delivers_them() {
-    let frames = [EncodedFrame::new(1, &poll(), vec![]).unwrap(), big(1 << 20), EncodedFrame::new(2, &poll(), vec![]).unwrap()];
+    let frames = [
+        EncodedFrame::new(1, &poll(), vec![]).unwrap(),
+        big(1 << 20),
+        EncodedFrame::new(2, &poll(), vec![]).unwrap(),
+    ];
     let bytes = written(&frames).await;
     assert_eq!(bytes.len(), frames.iter().map(EncodedFrame::wire_bytes).sum::<usize>());
     for step in [1, 2, 11, 13, 4096, usize::MAX] {
@@ -59,7 +68,9 @@ async fn frames_come_back_however_the_stream_delivers_them() {
 
 #[tokio::test]
 async fn an_oversize_length_is_refused_before_its_bytes_and_without_memory() {
-    for (announced, large) in [(4097u32, false), (u32::MAX, false), (2 * 1024 * 1024 + 1, true), (u32::MAX, true)] {
+    for (announced, large) in
+        [(4097u32, false), (u32::MAX, false), (2 * 1024 * 1024 + 1, true), (u32::MAX, true)]
+    {
         let mut reader = FrameReader::new(Slow(announced.to_le_bytes().to_vec().into(), 1), counters());
         if large {
             reader.admit_large_frames();

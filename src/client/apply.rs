@@ -1,0 +1,202 @@
+//! Applying a plan to the folder: structure first, then contents in batches. While one batch is made durable and swapped
+//! in, the next is fetched.
+
+use super::cycle::Plan;
+use super::download::{Fetcher, Wanted};
+use super::place::{self, Placing, Report};
+use super::session::Session;
+use super::{ClientError, News, Phase};
+use crate::folder::FolderError;
+use crate::folder::stage::Staged;
+use crate::model::{Kind, NodeId, NodeState, RelPath};
+use crate::reconcile::DiskOp;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// A batch of files ends at this many…
+const BATCH_FILES: usize = 1000;
+/// …or bytes.
+const BATCH_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A content to be put in place, apart from its bytes.
+struct Place {
+    id: NodeId,
+    state: NodeState,
+    path: RelPath,
+    expect: Option<crate::folder::Stamp>,
+    copy: Option<(NodeId, NodeState, RelPath)>,
+    sources: Vec<(RelPath, crate::model::FileContent)>,
+}
+
+impl Session<'_> {
+    /// Carries out the disk operations of a plan. What could not be done stays a difference.
+    pub(super) async fn apply(&mut self, plan: &Plan) -> Result<(), ClientError> {
+        if plan.ops.is_empty() {
+            return Ok(());
+        }
+        let report = self.structure(plan)?;
+        let touched = report.touched.clone();
+        self.absorb(report);
+        let folder = self.client.folder.clone();
+        tokio::task::block_in_place(|| folder.sync_folders(&touched))?;
+        self.agree(true)?;
+        self.contents(plan).await
+    }
+
+    fn structure(&self, plan: &Plan) -> Result<Report, FolderError> {
+        let client = &*self.client;
+        let mut disk = client.cycle.disk(&client.state.base);
+        tokio::task::block_in_place(|| {
+            place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id))
+        })
+    }
+
+    /// Takes in what operations did.
+    fn absorb(&mut self, report: Report) {
+        for (id, state, stamp) in report.done {
+            self.client.counters.nodes_received.add(1);
+            self.client.progress.add_files(1);
+            match stamp {
+                Some(stamp) => drop(self.client.looks.insert(id, stamp)),
+                None => drop(self.client.looks.remove(&id)),
+            }
+            self.client.cycle.observe(&self.client.state.base, id, state);
+        }
+        for dir in report.dirty {
+            self.look_again_in(dir);
+        }
+        for error in report.problems {
+            let line = super::error::line(&error);
+            self.client.problem(line.clone(), line);
+        }
+    }
+
+    async fn contents(&mut self, plan: &Plan) -> Result<(), ClientError> {
+        let places = self.places(plan);
+        if places.is_empty() {
+            return Ok(());
+        }
+        let sizes = places.iter().map(|place| place.state.kind.content().map_or(0, |content| content.size));
+        self.client.progress.start(Phase::Receiving, places.len() as u64, sizes.sum());
+        let progress = self.client.progress.clone();
+        let fetcher = Fetcher {
+            connection: self.connection.clone(),
+            folder: self.client.folder.clone(),
+            counters: self.client.counters.clone(),
+            inline: Arc::new(std::mem::take(&mut self.inline_in)),
+            on_bytes: Arc::new(move |bytes| progress.add_bytes(bytes)),
+        };
+        let mut under_way: Option<JoinHandle<Result<Report, FolderError>>> = None;
+        for batch in batches(places) {
+            let ready = self.fetch(&fetcher, batch).await;
+            // Whatever happened to this batch, the one before is in place and must be recorded.
+            self.join(under_way.take()).await?;
+            let ready = ready?;
+            let (folder, device, when) =
+                (self.client.folder.clone(), self.client.config.device_name.clone(), (self.client.config.now)());
+            under_way =
+                Some(tokio::task::spawn_blocking(move || place::place_all(&folder, ready, &device, &when)));
+        }
+        self.join(under_way).await?;
+        self.client.progress.start(Phase::Idle, 0, 0);
+        Ok(())
+    }
+
+    async fn join(&mut self, batch: Option<JoinHandle<Result<Report, FolderError>>>) -> Result<(), ClientError> {
+        let Some(batch) = batch else { return Ok(()) };
+        let report = batch.await.map_err(|_| ClientError::Stopped)??;
+        self.absorb(report);
+        self.agree(true)
+    }
+
+    /// The contents to place, with their paths now that the structure stands.
+    fn places(&self, plan: &Plan) -> Vec<Place> {
+        let client = &*self.client;
+        let disk = client.cycle.disk(&client.state.base);
+        let path_in = |state: &NodeState| Some(disk.path_of(state.parent)?.join(&state.name));
+        let mut places = Vec::new();
+        for op in &plan.ops {
+            let DiskOp::Place { id, state, copy } = op else { continue };
+            let Some(path) = path_in(state) else { continue };
+            let now = disk.state(*id);
+            let copy = copy.as_ref().and_then(|(copy, state)| Some((*copy, state.clone(), path_in(state)?)));
+            let mut sources = Vec::new();
+            let old = now.and_then(|now| now.kind.content()).filter(|old| old.root.level > 0);
+            sources.extend(old.map(|old| (path.clone(), old.clone())));
+            if let Some(content) = state.kind.content()
+                && let Some(twin) = client.roots.get(&content.root.hash)
+                && let Some(node) = client.state.base.get(*twin)
+                && node.state.kind.content() == Some(content)
+                && let Some(twin_path) = disk.path_of(*twin)
+            {
+                sources.push((twin_path, content.clone()));
+            }
+            // A place that is taken by something without a look is not ours to replace.
+            let expect = now.and_then(|_| client.stamp(*id));
+            places.push(Place { id: *id, state: state.clone(), path, expect, copy, sources });
+        }
+        places
+    }
+
+    async fn fetch(&mut self, fetcher: &Fetcher, batch: Vec<Place>) -> Result<Vec<Placing>, ClientError> {
+        let mut wanted = Vec::new();
+        let mut staged: HashMap<NodeId, Staged> = HashMap::new();
+        for place in &batch {
+            match &place.state.kind {
+                Kind::File { content, mtime_ns, exec } => wanted.push(Wanted {
+                    id: place.id,
+                    path: place.path.clone(),
+                    content: content.clone(),
+                    exec: *exec,
+                    mtime_ns: *mtime_ns,
+                    sources: place.sources.clone(),
+                }),
+                Kind::Symlink { target, mtime_ns } => {
+                    let link = self.client.folder.stage_symlink(place.id, target, *mtime_ns)?;
+                    staged.insert(place.id, link);
+                }
+                Kind::Folder => {}
+            }
+        }
+        for (id, fetched) in fetcher.fetch(wanted).await? {
+            match fetched {
+                Ok(file) => drop(staged.insert(id, file)),
+                Err(error) => {
+                    let line = super::error::line(&error);
+                    self.client.problem(line.clone(), line);
+                }
+            }
+        }
+        let mut ready = Vec::with_capacity(batch.len());
+        for place in batch {
+            let Some(file) = staged.remove(&place.id) else { continue };
+            if let Some((_, _, path)) = &place.copy {
+                self.client.counters.conflicts.add(1);
+                self.client.news(News::Conflict(path.clone()));
+            }
+            let Place { id, state, path, expect, copy, .. } = place;
+            ready.push(Placing { id, state, path, staged: file, expect, copy });
+        }
+        Ok(ready)
+    }
+}
+
+/// Cuts the work into batches. A large file is a batch of its own, or shares one with small files before it.
+fn batches(places: Vec<Place>) -> Vec<Vec<Place>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut bytes = 0u64;
+    for place in places {
+        bytes = bytes.saturating_add(place.state.kind.content().map_or(0, |content| content.size));
+        batch.push(place);
+        if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}

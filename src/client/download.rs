@@ -1,0 +1,441 @@
+//! Downloading: from a node's content to a staged file whose bytes are verified.
+//!
+//! Bytes come from, in this order: blocks that rode in a push, a file here that holds the same, an interrupted download,
+//! the network. Small files are asked for by the hundred; a large one is walked along its manifest in bounded memory.
+
+use super::{ClientError, known};
+use crate::block::{Block, SealedBlock, seal};
+use crate::folder::stage::{Staged, StagedFile};
+use crate::folder::{Folder, FolderError};
+use crate::manifest::{Builder, ChunkRef, Step, Walker};
+use crate::model::counters::Counters;
+use crate::model::{BlockHash, FileContent, NodeId, RelPath, limits};
+use crate::wire::Connection;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Plain bytes asked for in one request.
+const REQUEST_BYTES: u64 = 1024 * 1024;
+/// Requests on their way at once.
+const REQUESTS_MAX: usize = 8;
+
+/// A file to fetch.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The node.
+    pub id: NodeId,
+    /// Where it will be.
+    pub path: RelPath,
+    /// Its bytes.
+    pub content: FileContent,
+    /// Its executable bit.
+    pub exec: bool,
+    /// Its modification time.
+    pub mtime_ns: i64,
+    /// Files here that hold some of its bytes, or all.
+    pub sources: Vec<(RelPath, FileContent)>,
+}
+
+/// What came of a [`Wanted`].
+pub type Fetched = (NodeId, Result<Staged, ClientError>);
+
+/// Where bytes come from.
+#[derive(Clone)]
+pub struct Fetcher {
+    /// The network.
+    pub connection: Connection,
+    /// The folder, for staging and for bytes that are here.
+    pub folder: Arc<Folder>,
+    /// Work done.
+    pub counters: Arc<Counters>,
+    /// Blocks that came with pushes.
+    pub inline: Arc<HashMap<BlockHash, Bytes>>,
+    /// Told about every byte that is there.
+    pub on_bytes: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Fetcher {
+    /// Fetches all of a batch.
+    ///
+    /// # Errors
+    /// When the connection is lost or the disk is full. What concerns one file is in its result.
+    pub async fn fetch(&self, batch: Vec<Wanted>) -> Result<Vec<Fetched>, ClientError> {
+        let (small, large): (Vec<_>, Vec<_>) = batch.into_iter().partition(|wanted| wanted.content.root.level == 0);
+        let mut fetched = self.fetch_small(small).await?;
+        for wanted in large {
+            let id = wanted.id;
+            fetched.push((id, keep_one(self.fetch_large(wanted).await)?));
+        }
+        Ok(fetched)
+    }
+
+    /// Files of one block. Requests are made of whole blocks and run side by side.
+    async fn fetch_small(&self, batch: Vec<Wanted>) -> Result<Vec<Fetched>, ClientError> {
+        let mut fetched = Vec::new();
+        let mut by_hash: BTreeMap<BlockHash, Vec<Wanted>> = BTreeMap::new();
+        let mut here = Vec::new();
+        let mut order = Vec::new();
+        for wanted in batch {
+            let hash = wanted.content.root.hash;
+            let pushed = self.inline.contains_key(&hash);
+            if wanted.content.size == 0 || pushed || !wanted.sources.is_empty() {
+                here.push(wanted);
+                continue;
+            }
+            let same = by_hash.entry(hash).or_default();
+            if same.is_empty() {
+                order.push((hash, wanted.content.size));
+            }
+            same.push(wanted);
+        }
+        let mut tasks: JoinSet<Result<Vec<Fetched>, ClientError>> = JoinSet::new();
+        if !here.is_empty() {
+            let fetcher = self.clone();
+            tasks.spawn(async move { fetcher.stage_here(here).await });
+        }
+        let mut request = Vec::new();
+        let mut bytes = 0;
+        for (hash, size) in order {
+            if (bytes + size > REQUEST_BYTES || request.len() >= limits::HASHES_PER_REQUEST_MAX) && !request.is_empty() {
+                self.spawn_request(&mut tasks, std::mem::take(&mut request), bytes, &mut fetched).await?;
+                bytes = 0;
+            }
+            bytes += size;
+            request.push((hash, by_hash.remove(&hash).unwrap_or_default()));
+        }
+        if !request.is_empty() {
+            self.spawn_request(&mut tasks, request, bytes, &mut fetched).await?;
+        }
+        while let Some(done) = tasks.join_next().await {
+            fetched.extend(done.map_err(|_| ClientError::Stopped)??);
+        }
+        Ok(fetched)
+    }
+
+    async fn spawn_request(
+        &self,
+        tasks: &mut JoinSet<Result<Vec<Fetched>, ClientError>>,
+        request: Vec<(BlockHash, Vec<Wanted>)>,
+        bytes: u64,
+        fetched: &mut Vec<Fetched>,
+    ) -> Result<(), ClientError> {
+        while tasks.len() >= REQUESTS_MAX {
+            if let Some(done) = tasks.join_next().await {
+                fetched.extend(done.map_err(|_| ClientError::Stopped)??);
+            }
+        }
+        let fetcher = self.clone();
+        tasks.spawn(async move {
+            let hashes = request.iter().map(|(hash, _)| *hash).collect();
+            let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
+            blocking(move || {
+                let mut fetched = Vec::new();
+                for ((hash, wanted), sealed) in request.into_iter().zip(blocks) {
+                    let block = sealed.as_ref().and_then(|sealed| fetcher.open(sealed, hash));
+                    for wanted in wanted {
+                        let staged = match &block {
+                            Some(block) => fetcher.stage_whole(&wanted, block.bytes()),
+                            None => Err(lost(&wanted, 1)),
+                        };
+                        fetched.push((wanted.id, keep_one(staged)?));
+                    }
+                }
+                Ok(fetched)
+            })
+            .await
+        });
+        Ok(())
+    }
+
+    /// Opens a block from the network; `None` when its bytes are not the ones that were asked for.
+    fn open(&self, sealed: &SealedBlock, hash: BlockHash) -> Option<Block> {
+        let block = seal::open(sealed, None).ok().filter(|block| block.hash() == hash)?;
+        self.counters.blocks_received.add(1);
+        self.counters.block_bytes_received.add_len(block.bytes().len());
+        Some(block)
+    }
+
+    /// Small files whose bytes are here already; those that are not after all are asked for one by one.
+    async fn stage_here(&self, batch: Vec<Wanted>) -> Result<Vec<Fetched>, ClientError> {
+        let mut fetched = Vec::new();
+        for wanted in batch {
+            let hash = wanted.content.root.hash;
+            let here = match self.inline.get(&hash) {
+                Some(bytes) => Some(bytes.clone()),
+                None if wanted.content.size == 0 => Some(Bytes::new()),
+                None => self.read_source(&wanted),
+            };
+            let bytes = match here {
+                Some(bytes) => Some(bytes),
+                None => {
+                    let blocks = self.connection.want(vec![hash], wanted.content.size).await?.all().await?;
+                    let sealed = blocks.into_iter().flatten().next();
+                    sealed.and_then(|sealed| self.open(&sealed, hash)).map(Block::into_bytes)
+                }
+            };
+            let id = wanted.id;
+            let staged = match bytes {
+                Some(bytes) => self.stage_whole(&wanted, &bytes),
+                None => Err(lost(&wanted, 1)),
+            };
+            fetched.push((id, keep_one(staged)?));
+        }
+        Ok(fetched)
+    }
+
+    /// The bytes of a small file from a file here that should hold the same.
+    fn read_source(&self, wanted: &Wanted) -> Option<Bytes> {
+        wanted.sources.iter().find_map(|(path, content)| {
+            if content != &wanted.content {
+                return None;
+            }
+            let (file, _) = self.folder.open_file(path).ok()??;
+            let mut bytes = vec![0; usize::try_from(content.size).ok()?];
+            file.read_exact_at(&mut bytes, 0).ok()?;
+            (BlockHash::of(&bytes) == content.root.hash).then(|| {
+                self.counters.bytes_reused.add(content.size);
+                Bytes::from(bytes)
+            })
+        })
+    }
+
+    fn stage_whole(&self, wanted: &Wanted, bytes: &[u8]) -> Result<Staged, ClientError> {
+        if bytes.len() as u64 != wanted.content.size {
+            return Err(lost(wanted, 1));
+        }
+        let file = StagedFile::create(&self.folder, wanted.id, &wanted.content)?;
+        file.write_at(0, bytes)?;
+        (self.on_bytes)(wanted.content.size);
+        Ok(file.finish(&self.folder, wanted.exec, wanted.mtime_ns)?)
+    }
+
+    /// A file of many blocks.
+    async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
+        let (fetcher, source) = (self.clone(), wanted.clone());
+        let (file, reusable) = blocking(move || {
+            let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
+            Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
+        })
+        .await?;
+        let mut large = Large {
+            fetcher: self,
+            path: wanted.path.clone(),
+            file: Arc::new(file),
+            reusable: Arc::new(reusable),
+            tasks: JoinSet::new(),
+            request: Vec::new(),
+            request_bytes: 0,
+        };
+        let mut list = Vec::new();
+        let mut walker = Walker::new(&wanted.content)?;
+        loop {
+            match walker.next()? {
+                Step::NeedNodes(hashes) => large.feed(&mut walker, hashes).await?,
+                Step::Chunks(chunks) => {
+                    list.extend(chunks.iter().map(|chunk| (chunk.hash, u64::from(chunk.len))));
+                    large.take(chunks).await?;
+                }
+                Step::Done => break,
+            }
+        }
+        let file = large.finish().await?;
+        let fetcher = self.clone();
+        blocking(move || {
+            known::remember(&fetcher.folder, &wanted.content, &list);
+            Ok(file.finish(&fetcher.folder, wanted.exec, wanted.mtime_ns)?)
+        })
+        .await
+    }
+}
+
+/// A large file under way.
+struct Large<'a> {
+    fetcher: &'a Fetcher,
+    path: RelPath,
+    file: Arc<StagedFile>,
+    reusable: Arc<Reusable>,
+    tasks: JoinSet<Result<(), ClientError>>,
+    request: Vec<ChunkRef>,
+    request_bytes: u64,
+}
+
+impl Large<'_> {
+    /// Gives the walker its nodes: from what is known here, from a push, or from the network.
+    async fn feed(&mut self, walker: &mut Walker, hashes: Vec<BlockHash>) -> Result<(), ClientError> {
+        let mut absent = Vec::new();
+        for hash in hashes {
+            match self.reusable.nodes.get(&hash).or_else(|| self.fetcher.inline.get(&hash)) {
+                Some(bytes) => walker.feed(hash, bytes)?,
+                None => absent.push(hash),
+            }
+        }
+        if absent.is_empty() {
+            return Ok(());
+        }
+        // A node has at most 256 entries of 40 bytes.
+        let bytes_max = absent.len() as u64 * 16 * 1024;
+        let blocks = self.fetcher.connection.want(absent.clone(), bytes_max).await?.all().await?;
+        for (hash, sealed) in absent.iter().zip(blocks) {
+            let block = sealed.and_then(|sealed| self.fetcher.open(&sealed, *hash));
+            let Some(block) = block else { return Err(self.lost(1)) };
+            walker.feed(*hash, block.bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next chunks: those that are here are copied, the others asked for.
+    async fn take(&mut self, chunks: Vec<ChunkRef>) -> Result<(), ClientError> {
+        let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
+        let absent = blocking(move || {
+            let there = file.check(chunks.iter().map(|chunk| (chunk.offset, chunk.len, chunk.hash)))?;
+            let mut absent = Vec::new();
+            for (chunk, there) in chunks.into_iter().zip(there) {
+                let bytes = if there { None } else { reusable.read(&chunk) };
+                match (there, bytes) {
+                    (false, None) => match fetcher.inline.get(&chunk.hash) {
+                        Some(bytes) => file.write_at(chunk.offset, bytes)?,
+                        None => {
+                            absent.push(chunk);
+                            continue;
+                        }
+                    },
+                    (_, Some(bytes)) => {
+                        file.write_at(chunk.offset, &bytes)?;
+                        fetcher.counters.bytes_reused.add(u64::from(chunk.len));
+                    }
+                    (true, None) => {}
+                }
+                (fetcher.on_bytes)(u64::from(chunk.len));
+            }
+            Ok(absent)
+        })
+        .await?;
+        for chunk in absent {
+            let full = self.request_bytes + u64::from(chunk.len) > REQUEST_BYTES;
+            if full || self.request.len() >= limits::HASHES_PER_REQUEST_MAX {
+                self.ask().await?;
+            }
+            self.request_bytes += u64::from(chunk.len);
+            self.request.push(chunk);
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self) -> Result<(), ClientError> {
+        if self.request.is_empty() {
+            return Ok(());
+        }
+        while self.tasks.len() >= REQUESTS_MAX {
+            self.join_one().await?;
+        }
+        let chunks = std::mem::take(&mut self.request);
+        let bytes = std::mem::take(&mut self.request_bytes);
+        let (fetcher, file, path) = (self.fetcher.clone(), self.file.clone(), self.path.clone());
+        self.tasks.spawn(async move {
+            let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
+            let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
+            blocking(move || {
+                for (chunk, sealed) in chunks.iter().zip(blocks) {
+                    let block = sealed.and_then(|sealed| fetcher.open(&sealed, chunk.hash));
+                    let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
+                    file.write_at(chunk.offset, block.bytes())?;
+                    (fetcher.on_bytes)(u64::from(chunk.len));
+                }
+                Ok(())
+            })
+            .await
+        });
+        Ok(())
+    }
+
+    async fn join_one(&mut self) -> Result<(), ClientError> {
+        match self.tasks.join_next().await {
+            Some(done) => done.map_err(|_| ClientError::Stopped)?,
+            None => Ok(()),
+        }
+    }
+
+    async fn finish(mut self) -> Result<StagedFile, ClientError> {
+        self.ask().await?;
+        while !self.tasks.is_empty() {
+            self.join_one().await?;
+        }
+        Arc::try_unwrap(self.file).map_err(|_| ClientError::Stopped)
+    }
+
+    fn lost(&self, blocks: usize) -> ClientError {
+        blocks_lost(&self.path, blocks)
+    }
+}
+
+/// Files here that hold chunks of a wanted one.
+#[derive(Debug, Default)]
+struct Reusable {
+    files: Vec<File>,
+    /// Hash -> file and offset.
+    chunks: HashMap<BlockHash, (usize, u64)>,
+    /// Manifest nodes that can be made here.
+    nodes: HashMap<BlockHash, Bytes>,
+}
+
+impl Reusable {
+    fn open(folder: &Folder, sources: &[(RelPath, FileContent)]) -> Self {
+        let mut reusable = Self::default();
+        for (path, content) in sources {
+            let (Some(chunks), Ok(Some((file, _)))) = (known::chunks_of(folder, content), folder.open_file(path)) else {
+                continue;
+            };
+            let index = reusable.files.len();
+            reusable.files.push(file);
+            let mut builder = Builder::new(content.root.params);
+            let mut nodes = Vec::new();
+            for chunk in &chunks {
+                reusable.chunks.insert(chunk.hash, (index, chunk.offset));
+                nodes.extend(builder.push(chunk.hash, u64::from(chunk.len)).unwrap_or_default());
+            }
+            nodes.extend(builder.finish().map(|(_, nodes)| nodes).unwrap_or_default());
+            reusable.nodes.extend(nodes.into_iter().map(|node| (node.hash(), node.into_bytes())));
+        }
+        reusable
+    }
+
+    /// The bytes of a chunk, if a file here still holds them.
+    fn read(&self, chunk: &ChunkRef) -> Option<Vec<u8>> {
+        let (index, offset) = self.chunks.get(&chunk.hash)?;
+        let mut bytes = vec![0; usize::try_from(chunk.len).ok()?];
+        self.files.get(*index)?.read_exact_at(&mut bytes, *offset).ok()?;
+        (BlockHash::of(&bytes) == chunk.hash).then_some(bytes)
+    }
+}
+
+/// Runs blocking work on the pool.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+) -> Result<T, ClientError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ClientError::Stopped)?
+}
+
+/// Keeps what concerns one file as its result; a lost connection or a full disk concerns all.
+fn keep_one<T>(result: Result<T, ClientError>) -> Result<Result<T, ClientError>, ClientError> {
+    match result {
+        Err(ClientError::Folder(error)) if super::place::concerns_all(&error) => Err(error.into()),
+        Err(ClientError::Folder(error @ FolderError::NoSpace { .. })) => Err(error.into()),
+        Err(error @ (ClientError::BlocksLost { .. } | ClientError::Manifest(_) | ClientError::Folder(_))) => {
+            Ok(Err(error))
+        }
+        Err(error) => Err(error),
+        Ok(done) => Ok(Ok(done)),
+    }
+}
+
+fn lost(wanted: &Wanted, blocks: usize) -> ClientError {
+    blocks_lost(&wanted.path, blocks)
+}
+
+fn blocks_lost(path: &RelPath, blocks: usize) -> ClientError {
+    ClientError::BlocksLost { blocks, path: path.to_string() }
+}

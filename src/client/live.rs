@@ -1,0 +1,191 @@
+//! Running: once until both sides are equal, or for good.
+
+use super::reconnect::Backoff;
+use super::session::Session;
+use super::{Client, ClientError, Done, News, rescue_names};
+use crate::folder::scan::Scope;
+use crate::folder::watch::{Hint, WATCH_LIMIT_ADVICE, Watcher};
+use crate::wire::{ErrorCode, Pushes};
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
+
+/// The whole folder is looked at again after this long, for what the system does not tell (mmap, other mounts).
+const RESCAN: Duration = Duration::from_secs(60);
+/// Without enough watches the folder is looked at this often.
+const RESCAN_LIMITED: Duration = Duration::from_secs(5);
+/// A rescan takes at most this part of the time: 1 in 50.
+const RESCAN_SHARE: u32 = 50;
+/// What was left undone is tried again after this long.
+const RETRY: Duration = Duration::from_millis(200);
+/// The same, when it has failed several times in a row.
+const RETRY_SLOW: Duration = Duration::from_secs(5);
+/// Between two looks at files that came out of the folder.
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// Syncs both ways until nothing is left. Comes back when the server has everything durably.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or goes away, when the folder or disk fails, or when the guard holds.
+    pub async fn run_once(&mut self) -> Result<Done, ClientError> {
+        let (mut session, _pushes) = Session::open(self, true).await?;
+        let done = session.until_equal().await;
+        if done.is_ok() {
+            session.prune();
+            session.connection.close(ErrorCode::Done, "").await;
+        }
+        done?;
+        Ok(Done { problems: self.problems.values().cloned().collect() })
+    }
+
+    /// Keeps both sides equal until `shutdown`. Connects again whenever the connection is lost.
+    ///
+    /// # Errors
+    /// When the folder fails, or the server refuses for good.
+    pub async fn run_forever(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
+        let trigger = self.trigger.clone();
+        let watcher = Watcher::start(self.folder.path(), move |hint| trigger.hint(hint))?;
+        if watcher.is_limited() {
+            self.news(News::WatchLimited(WATCH_LIMIT_ADVICE));
+        }
+        tokio::pin!(shutdown);
+        let mut backoff = Backoff::default();
+        loop {
+            let began = Instant::now();
+            let lost = tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                ended = self.session(&watcher) => match ended {
+                    Ok(never) => match never {},
+                    Err(error) => error,
+                },
+            };
+            if !may_try_again(&lost) {
+                return Err(lost);
+            }
+            if began.elapsed() > Duration::from_secs(5) {
+                backoff.reset();
+            }
+            self.news(News::Lost(lost));
+            let dice = u64::from_le_bytes(*self.cycle.ids().bytes16().first_chunk().unwrap_or(&[0; 8]));
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                () = tokio::time::sleep(backoff.next(dice)) => {}
+            }
+        }
+    }
+
+    /// One session, until it is lost.
+    async fn session(&mut self, watcher: &Watcher) -> Result<std::convert::Infallible, ClientError> {
+        let poll = self.config.poll;
+        let (mut session, mut pushes) = Session::open(self, false).await?;
+        session.client.news(News::Connected);
+        let mut polls = tokio::time::interval(poll);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        polls.reset();
+        let mut sweeps = tokio::time::interval(SWEEP);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told_equal = false;
+        let mut held = false;
+        let mut failures: u32 = 0;
+        let mut next_scan = Instant::now();
+        loop {
+            let full = next_scan <= Instant::now();
+            let scope = if full { Some(Scope::Full) } else { session.client.trigger.take() };
+            let full = matches!(scope, Some(Scope::Full));
+            let start = Instant::now();
+            match session.cycle(scope).await {
+                Err(error @ ClientError::Held { .. }) => {
+                    if !std::mem::replace(&mut held, true) {
+                        session.client.news(News::Held(error));
+                    }
+                    next_scan = Instant::now() + RESCAN_LIMITED;
+                    let _ = session.client.trigger.take();
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    held = false;
+                    if full {
+                        let usual = if watcher.is_limited() { RESCAN_LIMITED } else { RESCAN };
+                        next_scan = Instant::now() + usual.max(start.elapsed() * RESCAN_SHARE);
+                    }
+                }
+            }
+            let settled = session.client.cycle.is_settled() && !session.again;
+            failures = if settled { 0 } else { failures.saturating_add(1) };
+            if settled && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
+                session.prune();
+                session.client.news(News::InSync);
+            }
+            if session.must_poll && failures < 3 {
+                continue;
+            }
+            let retry = if failures > 10 { RETRY_SLOW } else { RETRY };
+            let wake = tokio::time::sleep_until(next_scan.into());
+            tokio::select! {
+                () = wake => {}
+                () = tokio::time::sleep(retry), if !settled && !held => {
+                    session.client.trigger.hint(Hint::Rescan);
+                    session.must_poll = true;
+                }
+                () = wait(&mut session, &mut pushes, &mut polls, &mut sweeps) => {}
+            }
+            if session.connection.is_closed() {
+                let why = session.connection.closed().await;
+                return Err(crate::wire::WireError::shared(why).into());
+            }
+        }
+    }
+}
+
+/// Waits until there is something to do.
+async fn wait(
+    session: &mut Session<'_>,
+    pushes: &mut Pushes,
+    polls: &mut tokio::time::Interval,
+    sweeps: &mut tokio::time::Interval,
+) {
+    let trigger = session.client.trigger.clone();
+    loop {
+        tokio::select! {
+            push = pushes.next() => match push {
+                Some(push) => if session.take_push(push) { return },
+                None => return,
+            },
+            () = trigger.settled() => return,
+            _ = polls.tick() => {
+                session.must_poll = true;
+                if session.poll().await.is_err() || !session.client.cycle.has_applied_all() {
+                    return;
+                }
+            }
+            _ = sweeps.tick() => sweep(session),
+        }
+    }
+}
+
+/// Lets go of files that came out of the folder a while ago, and brings back those that were still written to.
+fn sweep(session: &mut Session<'_>) {
+    let client = &*session.client;
+    if client.folder.trash_len() == 0 {
+        return;
+    }
+    let mut names = rescue_names(&client.config);
+    match tokio::task::block_in_place(|| client.folder.sweep_trash(Instant::now(), &mut names)) {
+        Ok(rescued) => {
+            for path in rescued {
+                session.client.news(News::Conflict(path.clone()));
+                session.look_again(Some(&path));
+            }
+        }
+        Err(error) => tracing::warn!(%error, "trash not cleared"),
+    }
+}
+
+/// A refusal for good ends the client; anything that may pass does not.
+fn may_try_again(error: &ClientError) -> bool {
+    match error {
+        ClientError::Folder(error) => error.is_retryable(),
+        error => error.is_retryable(),
+    }
+}

@@ -1,0 +1,176 @@
+//! Observing: from a scan to what differs locally. Files that look different are read, and their blocks go to the server
+//! on the way, so that a large file is read once.
+
+use super::read::{Job, Outcome};
+use super::session::Session;
+use super::{ClientError, News, Phase, upload};
+use crate::folder::scan::{Entry, Found, Scan, Scope, scan};
+use crate::folder::{Stamp, Update};
+use crate::model::{Kind, NodeId, NodeState};
+use crate::reconcile::mass_delete;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// From this many files gone on, a scan waits until the burst is over and looks at everything, so that the guard sees
+/// the whole of it.
+const GONE_MANY: usize = 10;
+/// A moved file of this size is not read again when its inode, size and time are as before.
+const TRUSTED_MOVE_BYTES_MIN: u64 = 1024 * 1024;
+
+impl Session<'_> {
+    /// Looks at the disk and takes in what differs from the base.
+    ///
+    /// # Errors
+    /// [`ClientError::Held`] when most files are gone; then nothing was taken in.
+    pub(super) async fn observe(&mut self, scope: Scope) -> Result<(), ClientError> {
+        // Differences that did not settle are found again as a whole: their ids and folders hang together.
+        let scope = if self.client.cycle.local().is_empty() { scope } else { Scope::Full };
+        self.client.progress.start(Phase::Looking, 0, 0);
+        let mut seen = self.look(&scope)?;
+        if !self.once && seen.missing >= GONE_MANY {
+            self.client.trigger.quiet(Duration::from_millis(250), Duration::from_secs(10)).await;
+            seen = self.look(&Scope::Full)?;
+        }
+        if let Some(held) = mass_delete(seen.missing, seen.tracked).filter(|_| !self.client.config.allow_mass_delete) {
+            let folder = crate::folder::ShownPath::from(self.client.folder.path()).to_string();
+            return Err(ClientError::Held { held, folder });
+        }
+        self.take_in(seen).await
+    }
+
+    fn look(&mut self, scope: &Scope) -> Result<Scan, ClientError> {
+        let client = &mut *self.client;
+        let (folder, state, cycle) = (&client.folder, &client.state, &mut client.cycle);
+        let seen = tokio::task::block_in_place(|| scan(folder, state, scope, cycle.ids()))?;
+        if matches!(scope, Scope::Full) {
+            self.client.problems.clear();
+        }
+        Ok(seen)
+    }
+
+    async fn take_in(&mut self, seen: Scan) -> Result<(), ClientError> {
+        self.client.cycle.forget_local();
+        self.client.looks.clear();
+        self.client.held.clear();
+        for problem in &seen.problems {
+            self.client.problem(problem.path.to_string(), problem.to_string());
+        }
+        if !seen.special.is_empty() && !self.client.told_special {
+            self.client.told_special = true;
+            self.client.news(News::Special(seen.special));
+        }
+        for id in seen.gone {
+            self.client.cycle.observe(&self.client.state.base, id, None);
+        }
+        let mut files = HashMap::new();
+        let mut looks = Vec::new();
+        for found in seen.found {
+            match self.known_kind(&found) {
+                Some(kind) => self.take_node(&found, kind, *found.entry.stamp(), &mut looks),
+                None => drop(files.insert(found.id, found)),
+            }
+        }
+        let jobs = self.jobs(&files);
+        let bytes = files.values().map(|found| found.entry.stamp().size).sum();
+        self.client.progress.start(Phase::Sending, files.len() as u64, bytes);
+        let progress = self.client.progress.clone();
+        let uploaded = upload::upload(
+            &self.connection,
+            &self.client.folder,
+            jobs,
+            self.client.config.threads,
+            &self.client.counters,
+            &|bytes| progress.add_bytes(bytes),
+        )
+        .await?;
+        self.inline_out = uploaded.inline;
+        for (id, outcome) in uploaded.files {
+            if let Some(found) = files.remove(&id) {
+                self.take_file(found, outcome, &mut looks);
+            }
+        }
+        self.client.progress.start(Phase::Idle, 0, 0);
+        if !looks.is_empty() {
+            self.client.state.save(looks, false)?;
+        }
+        Ok(())
+    }
+
+    /// What a found name is, unless its bytes must be read to know.
+    fn known_kind(&self, found: &Found) -> Option<Kind> {
+        let base = self.client.state.base.get(found.id).map(|node| &node.state.kind);
+        match &found.entry {
+            Entry::Folder { .. } => Some(Kind::Folder),
+            Entry::Symlink { stamp, target } => {
+                Some(Kind::Symlink { target: target.clone(), mtime_ns: stamp.mtime_ns })
+            }
+            Entry::File { stamp } => {
+                let old = self.client.state.stamp(found.id);
+                let same = !found.touched
+                    || (found.moved
+                        && stamp.size >= TRUSTED_MOVE_BYTES_MIN
+                        && old.is_some_and(|old| old.same_bytes(stamp)));
+                match base {
+                    Some(Kind::File { content, .. }) if same => Some(Kind::File {
+                        content: content.clone(),
+                        mtime_ns: stamp.mtime_ns,
+                        exec: stamp.exec,
+                    }),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Files to read, folders' order kept so that reading goes through the disk once.
+    fn jobs(&self, files: &HashMap<NodeId, Found>) -> Vec<Job> {
+        let disk = self.client.cycle.disk(&self.client.state.base);
+        let mut jobs: Vec<Job> = files
+            .values()
+            .filter_map(|found| {
+                let path = disk.path_of(found.parent)?.join(&found.name);
+                let base = self.client.state.base.get(found.id).and_then(|node| node.state.kind.content()).cloned();
+                let base = base.filter(|_| !self.client.reupload.contains(&found.id));
+                Some(Job { id: found.id, path, base })
+            })
+            .collect();
+        jobs.sort_by(|a, b| a.path.cmp(&b.path));
+        jobs
+    }
+
+    fn take_file(&mut self, found: Found, outcome: Outcome, looks: &mut Vec<Update>) {
+        let path = {
+            let disk = self.client.cycle.disk(&self.client.state.base);
+            disk.path_of(found.parent).map(|parent| parent.join(&found.name))
+        };
+        let shown = path.as_ref().map(ToString::to_string).unwrap_or_default();
+        match outcome {
+            Outcome::Read { content, stamp } => {
+                self.client.progress.add_files(1);
+                let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
+                self.take_node(&found, kind, stamp, looks);
+            }
+            Outcome::Gone => self.look_again(path.as_ref()),
+            Outcome::Changing => {
+                self.client.held.insert(found.id);
+                self.look_again(path.as_ref());
+                self.client.problem(shown.clone(), format!("{shown}: changes while it is read; left for later"));
+            }
+            Outcome::Unreadable(error) => {
+                self.client.held.insert(found.id);
+                self.client.problem(shown, crate::client::error::line(&error));
+            }
+        }
+    }
+
+    fn take_node(&mut self, found: &Found, kind: Kind, stamp: Stamp, looks: &mut Vec<Update>) {
+        let state = NodeState { parent: found.parent, name: found.name.clone(), kind };
+        let base = &self.client.state.base;
+        if base.get(found.id).is_some_and(|node| node.state == state) {
+            looks.push(Update::Look(found.id, stamp));
+        } else {
+            self.client.cycle.observe(base, found.id, Some(state));
+            self.client.looks.insert(found.id, stamp);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Carrying out disk operations: paths from nodes, one call of the folder per operation, and what came of it.
+//!
+//! Blocking. An operation that finds the world changed is left; its folder is looked at again and the next plan knows.
+
+use crate::folder::apply::Outcome;
+use crate::folder::stage::Staged;
+use crate::folder::{Folder, FolderError, Stamp};
+use crate::model::{Kind, Name, NodeId, NodeState, RelPath};
+use crate::reconcile::{DiskOp, conflict_name};
+use crate::tree::Overlay;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the disk shows after operations.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Nodes as they are on disk now.
+    pub done: Vec<(NodeId, Option<NodeState>, Option<Stamp>)>,
+    /// Folders that are not as expected: look again.
+    pub dirty: BTreeSet<RelPath>,
+    /// Nodes whose operation was left.
+    pub left: BTreeSet<NodeId>,
+    /// Operations that the system refused, with the place.
+    pub problems: Vec<FolderError>,
+    /// Folders whose names must be made durable.
+    pub touched: BTreeSet<RelPath>,
+}
+
+impl Report {
+    fn leave(&mut self, id: NodeId, path: Option<&RelPath>) {
+        self.left.insert(id);
+        self.dirty.insert(path.and_then(RelPath::split_last).map_or_else(RelPath::root, |(parent, _)| parent));
+    }
+
+    fn touch(&mut self, path: &RelPath) {
+        if let Some((parent, _)) = path.split_last() {
+            self.touched.insert(parent);
+        }
+    }
+}
+
+/// A full disk or a folder that has gone concerns everything; any other refusal concerns one path.
+pub const fn concerns_all(error: &FolderError) -> bool {
+    matches!(
+        error,
+        FolderError::NoSpace { .. }
+            | FolderError::ReadOnly { .. }
+            | FolderError::Replaced { .. }
+            | FolderError::StateBroken { .. }
+    )
+}
+
+/// Makes, moves, parks, removes and touches up, in the planned order; leaves [`DiskOp::Place`] to [`place_all`].
+///
+/// `disk` is the tree on disk; it follows the operations.
+pub fn structure(
+    folder: &Folder,
+    ops: &[DiskOp],
+    disk: &mut Overlay<'_>,
+    stamp_of: &dyn Fn(NodeId) -> Option<Stamp>,
+) -> Result<Report, FolderError> {
+    let mut builder =
+        Builder { folder, disk, stamp_of, stamps: BTreeMap::new(), parked: BTreeMap::new(), report: Report::default() };
+    for op in ops {
+        match builder.run(op) {
+            Err(error) if concerns_all(&error) => return Err(error),
+            Err(error) => {
+                builder.report.left.insert(op.id());
+                builder.report.problems.push(error);
+            }
+            Ok(()) => {}
+        }
+    }
+    let Builder { mut report, parked, .. } = builder;
+    for id in parked.into_keys() {
+        // Still out of the tree: what blocked its way back is looked at again, recovery puts it back.
+        report.leave(id, None);
+    }
+    Ok(report)
+}
+
+struct Builder<'a, 'b> {
+    folder: &'a Folder,
+    disk: &'a mut Overlay<'b>,
+    stamp_of: &'a dyn Fn(NodeId) -> Option<Stamp>,
+    /// Stamps that changed on the way.
+    stamps: BTreeMap<NodeId, Stamp>,
+    parked: BTreeMap<NodeId, NodeState>,
+    report: Report,
+}
+
+impl Builder<'_, '_> {
+    fn stamp(&self, id: NodeId) -> Option<Stamp> {
+        self.stamps.get(&id).copied().or_else(|| (self.stamp_of)(id))
+    }
+
+    fn run(&mut self, op: &DiskOp) -> Result<(), FolderError> {
+        match op {
+            DiskOp::Place { .. } => Ok(()),
+            DiskOp::Trash { id } => self.remove(*id, |folder, path, stamp| folder.trash(*id, path, stamp)),
+            DiskOp::RemoveFolder { id } => self.remove(*id, Folder::remove_folder),
+            DiskOp::MakeFolder { id, parent, name } => {
+                let Some(path) = self.path_in(*parent, name) else { return self.lost(*id) };
+                let outcome = self.folder.make_folder(&path)?;
+                let state = NodeState { parent: *parent, name: name.clone(), kind: Kind::Folder };
+                self.settle(*id, &path, outcome, state)
+            }
+            DiskOp::Park { id } => {
+                let (Some(path), Some(stamp)) = (self.disk.path_of(*id), self.stamp(*id)) else {
+                    return self.lost(*id);
+                };
+                match self.folder.park(*id, &path, &stamp)? {
+                    Outcome::Done { stamp } => {
+                        self.stamps.insert(*id, stamp);
+                        if let Some(state) = self.disk.state(*id).cloned() {
+                            self.parked.insert(*id, state);
+                        }
+                        self.disk.set(*id, None);
+                        self.report.touch(&path);
+                    }
+                    _ => self.report.leave(*id, Some(&path)),
+                }
+                Ok(())
+            }
+            DiskOp::Move { id, parent, name } => self.move_to(*id, *parent, name),
+            DiskOp::Meta { id, kind } => self.meta(*id, kind),
+        }
+    }
+
+    fn move_to(&mut self, id: NodeId, parent: NodeId, name: &Name) -> Result<(), FolderError> {
+        let (Some(to), Some(stamp)) = (self.path_in(parent, name), self.stamp(id)) else { return self.lost(id) };
+        let was = match self.parked.get(&id) {
+            Some(state) => state.clone(),
+            None => match self.disk.state(id) {
+                Some(state) => state.clone(),
+                None => return self.lost(id),
+            },
+        };
+        let outcome = if self.parked.contains_key(&id) {
+            self.folder.unpark(id, &to, &stamp)?
+        } else {
+            let Some(from) = self.disk.path_of(id) else { return self.lost(id) };
+            self.report.touch(&from);
+            self.folder.rename(&from, &to, &stamp)?
+        };
+        if matches!(outcome, Outcome::Done { .. }) {
+            self.parked.remove(&id);
+        }
+        self.settle(id, &to, outcome, NodeState { parent, name: name.clone(), kind: was.kind })
+    }
+
+    fn meta(&mut self, id: NodeId, kind: &Kind) -> Result<(), FolderError> {
+        let (Some(path), Some(stamp), Some(state)) = (self.disk.path_of(id), self.stamp(id), self.disk.state(id).cloned())
+        else {
+            return self.lost(id);
+        };
+        let outcome = match kind {
+            Kind::File { content, mtime_ns, exec } => {
+                self.folder.set_meta((id, content), &path, &stamp, *exec, *mtime_ns)?
+            }
+            Kind::Symlink { mtime_ns, .. } => self.folder.set_symlink_mtime(&path, &stamp, *mtime_ns)?,
+            Kind::Folder => return Ok(()),
+        };
+        self.settle(id, &path, outcome, NodeState { kind: kind.clone(), ..state })
+    }
+
+    fn remove(
+        &mut self,
+        id: NodeId,
+        call: impl Fn(&Folder, &RelPath, &Stamp) -> Result<Outcome, FolderError>,
+    ) -> Result<(), FolderError> {
+        let (Some(path), Some(stamp)) = (self.disk.path_of(id), self.stamp(id)) else { return self.lost(id) };
+        match call(self.folder, &path, &stamp)? {
+            Outcome::Done { .. } | Outcome::Gone => {
+                self.disk.set(id, None);
+                self.report.done.push((id, None, None));
+                self.report.touch(&path);
+            }
+            _ => self.report.leave(id, Some(&path)),
+        }
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        id: NodeId,
+        path: &RelPath,
+        outcome: Outcome,
+        state: NodeState,
+    ) -> Result<(), FolderError> {
+        match outcome {
+            Outcome::Done { stamp } | Outcome::DoneBeside { stamp, .. } => {
+                self.stamps.insert(id, stamp);
+                self.disk.set(id, Some(state.clone()));
+                self.report.done.push((id, Some(state), Some(stamp)));
+                self.report.touch(path);
+            }
+            _ => self.report.leave(id, Some(path)),
+        }
+        Ok(())
+    }
+
+    fn path_in(&self, parent: NodeId, name: &Name) -> Option<RelPath> {
+        self.disk.path_of(parent).map(|folder| folder.join(name))
+    }
+
+    /// An earlier operation was left, so this one has no ground.
+    fn lost(&mut self, id: NodeId) -> Result<(), FolderError> {
+        self.report.left.insert(id);
+        Ok(())
+    }
+}
+
+/// A staged file on its way to its place.
+#[derive(Debug)]
+pub struct Placing {
+    /// The node.
+    pub id: NodeId,
+    /// What it becomes.
+    pub state: NodeState,
+    /// Where.
+    pub path: RelPath,
+    /// The new bytes.
+    pub staged: Staged,
+    /// What is there now, as last seen; `None`: nothing.
+    pub expect: Option<Stamp>,
+    /// Where what is there now goes as a node of its own; `None`: to the trash.
+    pub copy: Option<(NodeId, NodeState, RelPath)>,
+}
+
+/// Makes staged files durable and swaps them in.
+pub fn place_all(
+    folder: &Folder,
+    list: Vec<Placing>,
+    device: &str,
+    when: &str,
+) -> Result<Report, FolderError> {
+    let staged: Vec<Staged> = list.iter().map(|placing| placing.staged.clone()).collect();
+    folder.sync_staged(&staged)?;
+    let mut report = Report::default();
+    for placing in list {
+        match place_one(folder, &placing, device, when, &mut report) {
+            Err(error) if concerns_all(&error) => return Err(error),
+            Err(error) => {
+                report.left.insert(placing.id);
+                report.problems.push(error);
+            }
+            Ok(()) => {}
+        }
+    }
+    folder.sync_folders(&report.touched)?;
+    Ok(report)
+}
+
+fn place_one(
+    folder: &Folder,
+    placing: &Placing,
+    device: &str,
+    when: &str,
+    report: &mut Report,
+) -> Result<(), FolderError> {
+    let Some((_, own_name)) = placing.path.split_last() else { return Ok(()) };
+    // The first name is the planned one; the others are for when someone has taken it meanwhile.
+    let planned = placing.copy.as_ref().map(|(_, state, _)| state.name.clone());
+    let mut tried: BTreeSet<Name> = BTreeSet::new();
+    let mut beside = || {
+        let name = match &planned {
+            Some(name) if tried.is_empty() => name.clone(),
+            _ => conflict_name(own_name, device, when, &|name| tried.contains(name)),
+        };
+        tried.insert(name.clone());
+        name
+    };
+    let outcome = match &placing.copy {
+        Some(_) => folder.displace(&placing.staged, &placing.path, &mut beside)?,
+        None => folder.place(&placing.staged, &placing.path, placing.expect.as_ref(), &mut beside)?,
+    };
+    let (stamp, aside) = match outcome {
+        Outcome::Done { stamp } => (stamp, None),
+        Outcome::DoneBeside { stamp, beside } => (stamp, Some(beside)),
+        _ => {
+            report.leave(placing.id, Some(&placing.path));
+            return Ok(());
+        }
+    };
+    report.touch(&placing.path);
+    report.done.push((placing.id, Some(placing.state.clone()), Some(stamp)));
+    match (&placing.copy, aside) {
+        (Some((copy, state, path)), Some(name)) if name == state.name => {
+            // Its stamp is looked up by the next scan, which reads it again: it was being edited a moment ago.
+            let stamp = folder.look(path)?.map(|meta| meta.stamp.distrusted());
+            report.done.push((*copy, Some(state.clone()), stamp));
+            report.dirty.extend(path.split_last().map(|(parent, _)| parent));
+        }
+        (_, Some(_)) => report.dirty.extend(placing.path.split_last().map(|(parent, _)| parent)),
+        _ => {}
+    }
+    Ok(())
+}

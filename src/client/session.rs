@@ -1,0 +1,239 @@
+//! One session with the server: shake hands, poll, and cycles until both sides are equal.
+
+use super::{Client, ClientError};
+use crate::block::SealedBlock;
+use crate::folder::scan::Scope;
+use crate::folder::watch::Hint;
+use crate::folder::{Cursor, Update};
+use crate::model::{BlockHash, DeviceId, RelPath, Seq, limits};
+use crate::reconcile::Origin;
+use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes, tcp};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// Blocks of pushes that wait for their cycle, bytes at most; further ones are asked for like any other.
+const INLINE_IN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Rounds of a one-time sync without any progress before it gives up on what is left.
+const IDLE_ROUNDS_MAX: u32 = 5;
+/// Rounds of a one-time sync in all.
+const ROUNDS_MAX: u32 = 1000;
+
+/// An open session.
+pub(super) struct Session<'a> {
+    pub(super) client: &'a mut Client,
+    pub(super) connection: Connection,
+    pub(super) once: bool,
+    /// How far the share's list was read.
+    at: Position,
+    /// The head at `at`.
+    head: Head,
+    /// Own commits beyond `at`: the head before each -> after.
+    own: BTreeMap<Seq, Head>,
+    /// Deleted before this client was born: of no interest.
+    tombstones_after: Seq,
+    /// Blocks that came with pushes.
+    pub(super) inline_in: HashMap<BlockHash, Bytes>,
+    inline_in_bytes: usize,
+    /// Blocks that ride in the next commit.
+    pub(super) inline_out: Vec<SealedBlock>,
+    /// Something was refused or left: the next cycle follows at once.
+    pub(super) again: bool,
+    /// The head has moved past `at` by more than is known.
+    pub(super) must_poll: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Connects and learns where both sides stand.
+    pub(super) async fn open(client: &'a mut Client, once: bool) -> Result<(Self, Pushes), ClientError> {
+        let server = client.config.server.clone();
+        let (reader, writer) = tcp::dial(server.as_str()).await.map_err(|error| unreachable_or(error, &server))?;
+        let cursor = client.state.cursor.map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
+        let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
+        let hello = Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
+        let opened = Connection::open(reader, writer, hello, Options::default(), client.counters.clone()).await;
+        let (connection, pushes) = opened.map_err(|source| ClientError::Wire { server, source })?;
+        let welcome = connection.welcome().clone();
+        let other_store = client.state.store.is_some_and(|store| store != welcome.store);
+        if other_store || (client.state.cursor.is_some() && !welcome.cursor_known) {
+            client.rejoin()?;
+        }
+        if client.state.store != Some(welcome.store) {
+            let (share, device) = (client.state.share.clone(), client.state.device);
+            client.state.save(vec![Update::Account { store: Some(welcome.store), share, device }], true)?;
+        }
+        client.cycle.forget_remote();
+        let at = client.state.cursor.map_or(Position::START, |cursor| Position::after(cursor.seq));
+        let first = client.state.cursor.is_none() && client.state.base.is_empty();
+        let session = Session {
+            client,
+            connection,
+            once,
+            at,
+            head: welcome.head,
+            own: BTreeMap::new(),
+            tombstones_after: if first { welcome.head.seq } else { Seq::ZERO },
+            inline_in: HashMap::new(),
+            inline_in_bytes: 0,
+            inline_out: Vec::new(),
+            again: false,
+            must_poll: true,
+        };
+        Ok((session, pushes))
+    }
+
+    /// Reads everything that changed since the last look.
+    pub(super) async fn poll(&mut self) -> Result<(), ClientError> {
+        self.must_poll = false;
+        loop {
+            let page =
+                self.connection.poll(self.at, limits::NODES_PER_PAGE_MAX, self.tombstones_after).await?;
+            self.client.cycle.remote_changed(&self.client.state.base, page.nodes);
+            self.at = page.next;
+            if let Some(head) = page.head {
+                self.head = head;
+            }
+            if page.complete {
+                self.at = Position::after(self.head.seq);
+                self.own = self.own.split_off(&self.head.seq);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a push. True when it brought something to do.
+    pub(super) fn take_push(&mut self, push: Push) -> bool {
+        let Push::Changed { prev, head, nodes, blocks } = push else {
+            self.must_poll = true;
+            return true;
+        };
+        if head.journal != self.head.journal || head.seq <= self.at.seq {
+            return false;
+        }
+        self.client.cycle.remote_changed(&self.client.state.base, nodes);
+        for sealed in blocks {
+            if let Ok(block) = crate::block::seal::open(&sealed, None)
+                && self.inline_in_bytes < INLINE_IN_BYTES_MAX
+            {
+                self.inline_in_bytes += block.bytes().len();
+                self.client.counters.blocks_received.add(1);
+                self.client.counters.block_bytes_received.add_len(block.bytes().len());
+                self.inline_in.insert(block.hash(), block.into_bytes());
+            }
+        }
+        self.moved_head(prev, head);
+        true
+    }
+
+    /// The journal went from `prev` to `head`, by this client or another. Without a gap the position follows.
+    pub(super) fn moved_head(&mut self, prev: Seq, head: Head) {
+        if head.seq <= self.at.seq {
+            return;
+        }
+        self.own.insert(prev, head);
+        while let Some(next) = self.own.remove(&self.at.seq) {
+            self.head = next;
+            self.at = Position::after(next.seq);
+        }
+        self.must_poll |= !self.own.is_empty();
+    }
+
+    /// One round: look, decide, apply, commit.
+    pub(super) async fn cycle(&mut self, scope: Option<Scope>) -> Result<(), ClientError> {
+        self.again = false;
+        if self.must_poll {
+            self.poll().await?;
+        }
+        if let Some(scope) = scope {
+            self.observe(scope).await?;
+        }
+        self.agree(true)?;
+        let when = (self.client.config.now)();
+        let client = &mut *self.client;
+        let origin = Origin { device: &client.config.device_name, when: &when };
+        let plan = client.cycle.plan(&client.state.base, origin, &client.held);
+        for (from, to) in &plan.merge.adopted {
+            if let Some(stamp) = client.stamp(*from) {
+                client.looks.remove(from);
+                client.looks.insert(*to, stamp);
+            }
+        }
+        self.apply(&plan).await?;
+        self.agree(true)?;
+        self.commit(&plan).await?;
+        self.inline_in_bytes = 0;
+        self.inline_in.clear();
+        self.agree(false)
+    }
+
+    /// Saves what both sides have alike, and how far the journal was read once everything of it is on disk.
+    pub(super) fn agree(&mut self, durable: bool) -> Result<(), ClientError> {
+        let client = &mut *self.client;
+        let agreed = client.cycle.agree(&client.state.base);
+        client.save(agreed, durable)?;
+        let cursor = Cursor { journal: self.head.journal, seq: self.head.seq, chain: self.head.chain };
+        let whole = client.cycle.has_applied_all() && !self.must_poll && self.at == Position::after(self.head.seq);
+        if whole && client.state.cursor != Some(cursor) {
+            client.state.save(vec![Update::Cursor(Some(cursor))], false)?;
+        }
+        Ok(())
+    }
+
+    /// Has the folder that holds a path looked at again.
+    pub(super) fn look_again(&mut self, path: Option<&RelPath>) {
+        match path.and_then(RelPath::split_last) {
+            Some((parent, _)) => self.look_again_in(parent),
+            None => self.client.trigger.hint(Hint::Rescan),
+        }
+    }
+
+    /// Has a folder looked at again.
+    pub(super) fn look_again_in(&mut self, dir: RelPath) {
+        self.again = true;
+        self.client.trigger.hint(Hint::Dirty(dir));
+    }
+
+    /// Rounds until nothing differs, or what is left does not get less.
+    pub(super) async fn until_equal(&mut self) -> Result<(), ClientError> {
+        let mut idle = 0;
+        let mut last = None;
+        for _ in 0..ROUNDS_MAX {
+            let _ = self.client.trigger.take();
+            self.cycle(Some(Scope::Full)).await?;
+            if self.client.cycle.is_settled() && !self.again {
+                self.poll().await?;
+                if self.client.cycle.is_settled() {
+                    return self.agree(true);
+                }
+            }
+            let now = (self.client.cycle.local().clone(), self.head.seq);
+            idle = if last.as_ref() == Some(&now) { idle + 1 } else { 0 };
+            if idle >= IDLE_ROUNDS_MAX {
+                return if self.client.problems.is_empty() { Err(ClientError::Restless) } else { Ok(()) };
+            }
+            last = Some(now);
+            if self.again || idle > 0 {
+                tokio::time::sleep(Duration::from_millis(20 << idle)).await;
+            }
+            self.must_poll = true;
+        }
+        Err(ClientError::Restless)
+    }
+
+    /// Drops chunk lists of files that are gone.
+    pub(super) fn prune(&self) {
+        let client = &*self.client;
+        let files = client.state.base.iter().filter_map(|(_, node)| node.state.kind.content());
+        let keep = files.filter(|content| content.root.level > 0).map(|content| content.root.hash).collect();
+        if let Err(error) = tokio::task::block_in_place(|| client.folder.prune_manifests(&keep)) {
+            tracing::debug!(%error, "chunk lists not pruned");
+        }
+    }
+}
+
+fn unreachable_or(error: crate::wire::WireError, server: &str) -> ClientError {
+    match error {
+        crate::wire::WireError::Io(source) => ClientError::Unreachable { server: server.to_owned(), source },
+        source => ClientError::Wire { server: server.to_owned(), source },
+    }
+}

@@ -1,0 +1,509 @@
+//! Whatever goes wrong: one clear line, a code that is not 0, no hang, and nothing lost or half done.
+
+use crate::support::disk::Folder;
+use crate::support::proxy::Proxy;
+use crate::support::sandbox::{Sandbox, SmallDisk, is_root};
+use crate::support::world::{World, assert_equal, free_addr, wait_until};
+use crate::support::{DEADLINE, LONG_DEADLINE, random_bytes, skipped};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
+
+/// A port that accepts and then does this with every connection.
+fn listener(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(act));
+    addr
+}
+
+/// `--once` against an address that is no server: fails in one line, in bounded time, and the folder is as before.
+fn fails_at(addr: SocketAddr) {
+    let world = World::empty();
+    let a = world.folder("a");
+    a.many("d", 10);
+    let before = a.tree();
+    let line = world.once_at(&a, addr, &[]).outcome(DEADLINE).code_in(&[1, 30]).refusal();
+    assert!(line.contains(&addr.to_string()), "does not name the address: {line}");
+    assert_eq!(before.difference(&a.tree()), None);
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    fails_at(free_addr());
+}
+
+#[test]
+fn a_server_that_is_a_web_server() {
+    fails_at(listener(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    }));
+}
+
+#[test]
+fn a_server_that_sends_garbage_for_ever() {
+    fails_at(listener(|mut stream| {
+        thread::spawn(move || while stream.write_all(&random_bytes(1, 10_000)).is_ok() {});
+    }));
+}
+
+#[test]
+fn a_server_that_claims_an_endless_frame() {
+    fails_at(listener(|mut stream| {
+        let _ = stream.write_all(&[0xff; 64]);
+        thread::spawn(move || stream.read(&mut [0; 1]));
+    }));
+}
+
+#[test]
+fn a_server_that_accepts_and_stays_silent() {
+    fails_at(listener(std::mem::forget));
+}
+
+#[test]
+fn a_server_that_hangs_up_at_once() {
+    fails_at(listener(drop));
+}
+
+#[test]
+fn a_server_that_repeats_what_it_hears() {
+    fails_at(listener(|mut stream| {
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(got) = stream.read(&mut buffer) {
+                if got == 0 || stream.write_all(&buffer[..got]).is_err() {
+                    return;
+                }
+            }
+        });
+    }));
+}
+
+#[test]
+fn a_server_that_is_gone_in_the_middle() {
+    let world = World::new();
+    let proxy = Proxy::to(world.addr());
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("big", random_bytes(1, 30_000_000));
+    a.many("d", 100);
+    let before = a.tree();
+    for at in [0, 10, 100, 1_000, 100_000, 10_000_000] {
+        proxy.mend();
+        proxy.cut_after(at);
+        world.once_at(&a, proxy.addr, &[]).outcome(DEADLINE).code_in(&[1, 30]).refusal();
+        assert_eq!(before.difference(&a.tree()), None, "cut after {at}");
+    }
+    world.sync(&a);
+    for at in [1_000, 100_000, 10_000_000] {
+        proxy.mend();
+        proxy.cut_after(at);
+        world.once_at(&b, proxy.addr, &[]).outcome(DEADLINE).code_in(&[1, 30]).refusal();
+        assert!(!b.has("big") || b.read("big") == a.read("big"), "half a file, cut after {at}");
+    }
+    world.sync_all(&[&a, &b]);
+}
+
+#[test]
+fn a_live_client_survives_cut_connections_and_converges() {
+    let world = World::new();
+    let proxy = Proxy::to(world.addr());
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    let (_one, _other) = (world.live_at(&a, proxy.addr, &[]), world.live(&b));
+    for round in 0..5 {
+        a.write("big", random_bytes(round, 10_000_000));
+        b.many(&format!("d{round}"), 50);
+        thread::sleep(Duration::from_millis(20 + 30 * round));
+        proxy.cut_now();
+    }
+    wait_until("equal", || a.has("d4") && a.tree() == b.tree());
+}
+
+/// Sends bytes to the server, then checks that it still works for everybody else.
+fn server_survives(send: &[&[u8]]) {
+    let mut world = World::new();
+    let mut streams = Vec::new();
+    for bytes in send {
+        let mut stream = TcpStream::connect(world.addr()).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        let _ = stream.write_all(bytes);
+        streams.push(stream);
+    }
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.many("d", 20);
+    world.sync_all(&[&a, &b]);
+    assert!(world.server().process.is_running());
+    let memory = world.server().process.memory_bytes_max().unwrap();
+    assert!(memory < 128 << 20, "the server took {memory} bytes");
+}
+
+#[test]
+fn a_client_that_talks_nonsense_does_no_harm() {
+    let noise = random_bytes(2, 1_000_000);
+    server_survives(&[
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        &noise,
+        &[0; 100_000],
+        &[0xff; 100_000],
+        b"",
+        b"\n",
+    ]);
+}
+
+#[test]
+fn a_client_that_claims_a_huge_frame_does_no_harm() {
+    let mut sends: Vec<Vec<u8>> = Vec::new();
+    for len in [0_u32, 1, 8, 4095, 4097, 2 << 20, (2 << 20) + 1, 0x7fff_ffff, u32::MAX] {
+        let mut bytes = len.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&random_bytes(u64::from(len), 600));
+        sends.push(bytes);
+    }
+    server_survives(&sends.iter().map(Vec::as_slice).collect::<Vec<_>>());
+}
+
+#[test]
+fn two_hundred_silent_connections_do_no_harm() {
+    server_survives(&[b"".as_slice(); 200]);
+}
+
+#[test]
+fn clients_that_hang_up_in_the_middle_do_no_harm() {
+    let world = World::new();
+    for i in 0..50_usize {
+        let mut stream = TcpStream::connect(world.addr()).unwrap();
+        let _ = stream.write_all(&random_bytes(3, i));
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("x", "x");
+    world.sync_all(&[&a, &b]);
+}
+
+#[test]
+fn the_port_is_taken() {
+    let world = World::new();
+    let other = World::empty();
+    let Err(outcome) = other.try_serve(other.store(), world.addr()) else {
+        panic!("two servers on one port")
+    };
+    let line = outcome.refusal();
+    assert!(line.contains(&world.addr().to_string()), "does not name the address: {line}");
+}
+
+#[test]
+fn the_folder_is_a_file() {
+    let world = World::new();
+    let path = world.path().join("file");
+    fs::write(&path, "precious").unwrap();
+    let mut command = world.command(["sync", "--once", "--server"]);
+    command.arg(world.addr().to_string()).arg(&path);
+    let line = world.start("file", command).outcome(DEADLINE).code(1).refusal();
+    assert!(line.contains("file"), "does not name the path: {line}");
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn the_store_is_a_file() {
+    let world = World::empty();
+    let path = world.path().join("a-file");
+    fs::write(&path, "precious").unwrap();
+    let Err(outcome) = world.try_serve(&path, free_addr()) else { panic!("served a file") };
+    assert!(outcome.refusal().contains("a-file"));
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn the_store_folder_holds_other_things() {
+    let world = World::empty();
+    let photos = world.folder("photos");
+    photos.many("2026", 3);
+    let before = photos.tree();
+    let Err(outcome) = world.try_serve(photos.path(), free_addr()) else { panic!("took a folder of photos") };
+    assert!(outcome.refusal().contains("photos"));
+    assert_eq!(before.difference(&photos.tree()), None);
+}
+
+#[test]
+fn a_store_folder_with_only_the_files_of_a_checkout_counts_as_empty() {
+    let mut world = World::empty();
+    let store = world.folder("store");
+    store.write("README.md", "# store\n");
+    store.write(".gitignore", "*\n");
+    world.serve();
+    let a = world.folder("a");
+    a.write("x", "x");
+    world.sync(&a);
+    assert_eq!(store.text("README.md"), "# store\n");
+    assert_eq!(store.text(".gitignore"), "*\n");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_and_not_touched() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("x", "x");
+    world.sync(&a);
+    world.stop_server();
+    let marker = world.store().join("store.toml");
+    let text = fs::read_to_string(&marker).unwrap();
+    let newer: String = text.lines().map(|line| newer_version(line) + "\n").collect();
+    assert_ne!(text, newer, "no version in store.toml:\n{text}");
+    fs::write(&marker, &newer).unwrap();
+    let before = Folder::at(world.store()).tree();
+    let Err(outcome) = world.try_serve(world.store(), free_addr()) else {
+        panic!("served a store of the future")
+    };
+    outcome.refusal();
+    assert_eq!(fs::read_to_string(&marker).unwrap(), newer);
+    for name in before.names() {
+        assert!(world.store().join(&name).exists(), "{name} is gone");
+    }
+    fs::write(&marker, text).unwrap();
+    world.serve();
+    let b = world.folder("b");
+    world.sync(&b);
+    assert_equal(&[&a, &b]);
+}
+
+/// `version = 1` and its like, with a number of the future.
+fn newer_version(line: &str) -> String {
+    match line.split_once('=') {
+        Some((key, _)) if key.contains("format") || key.contains("version") => format!("{}= 4000", key),
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn a_journal_that_is_garbage_is_refused_and_not_overwritten() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.many("d", 50);
+    world.sync(&a);
+    world.stop_server();
+    let mut damaged = Vec::new();
+    for entry in fs::read_dir(world.store().join("journal")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let garbage = random_bytes(4, usize::try_from(path.metadata().unwrap().len()).unwrap());
+            fs::write(&path, &garbage).unwrap();
+            damaged.push((path, garbage));
+        }
+    }
+    assert!(!damaged.is_empty());
+    match world.try_serve(world.store(), free_addr()) {
+        Err(outcome) => {
+            outcome.refusal();
+            for (path, garbage) in damaged {
+                assert_eq!(fs::read(path).unwrap(), garbage, "a damaged journal was overwritten");
+            }
+        }
+        Ok(server) => {
+            // Then it must not make anyone delete anything.
+            world.once_at(&a, server.addr, &[]).outcome(DEADLINE);
+            assert_eq!(a.tree().names().len(), 51);
+        }
+    }
+}
+
+#[test]
+fn a_server_address_that_is_none() {
+    let world = World::empty();
+    let a = world.folder("a");
+    for addr in ["", "nonsense", "127.0.0.1", "127.0.0.1:99999", ":", "host with blanks:1"] {
+        let mut command = world.command(["sync", "--once", "--server", addr]);
+        command.arg(a.path());
+        let outcome = world.start("addr", command).outcome(DEADLINE).code_in(&[1, 2]);
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_share_or_device_name_that_is_too_long() {
+    let world = World::new();
+    let a = world.folder("a");
+    let long = "n".repeat(65);
+    for (flag, value) in [("--share", long.as_str()), ("--device", long.as_str()), ("--share", "")] {
+        let outcome = world.once_with(&a, &[flag, value]).code_in(&[1, 2]);
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    }
+}
+
+// No permission: as `nobody` when the tests run as root.
+
+#[test]
+fn unreadable_files_are_reported_and_the_rest_syncs() {
+    let mut world = World::inside(Sandbox::unprivileged());
+    world.serve();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("open", "open");
+    a.write("closed file", "1");
+    a.write("closed folder/x", "x");
+    world.sandbox().give(a.path());
+    world.sync(&a);
+    world.sync(&b);
+    a.write("closed file", "2");
+    a.write("open", "edited");
+    a.write("new", "new");
+    world.sandbox().forbid(&a.join("closed file"));
+    world.sandbox().forbid(&a.join("closed folder"));
+    let said = world.once(&a).code(3).stderr;
+    assert!(said.contains("closed file") && said.contains("closed folder"), "not named:\n{said}");
+    world.sync(&b);
+    assert_eq!(b.text("open"), "edited");
+    assert_eq!(b.text("new"), "new");
+    assert_eq!(b.text("closed file"), "1", "what cannot be read is never taken for deleted");
+    assert_eq!(b.text("closed folder/x"), "x", "what cannot be read is never taken for deleted");
+    for (name, mode) in [("closed file", 0o644), ("closed folder", 0o755)] {
+        a.chmod(name, mode);
+    }
+    world.sandbox().give(a.path());
+    world.sync(&a);
+    world.sync(&b);
+    assert_eq!(b.text("closed file"), "2");
+}
+
+#[test]
+fn a_folder_inside_that_cannot_be_written_is_reported_and_the_rest_syncs() {
+    let mut world = World::inside(Sandbox::unprivileged());
+    world.serve();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("d/x", "1");
+    world.sandbox().give(a.path());
+    world.sync(&a);
+    world.sync(&b);
+    b.chmod("d", 0o555);
+    a.write("d/x", "2");
+    a.write("d/new", "new");
+    a.write("rest", "rest");
+    world.sandbox().give(a.path());
+    world.sync(&a);
+    let said = world.once(&b).code(3).stderr;
+    assert!(said.contains('d'), "not named:\n{said}");
+    assert_eq!(b.text("rest"), "rest");
+    assert_eq!(b.text("d/x"), "1");
+    world.sync(&a);
+    assert_eq!(a.text("d/x"), "2", "what could not be written here was sent back as an old version");
+    b.chmod("d", 0o755);
+    world.sync_all(&[&a, &b]);
+    assert_eq!(b.text("d/x"), "2");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_at_all() {
+    let mut world = World::inside(Sandbox::unprivileged());
+    world.serve();
+    let a = world.folder("a");
+    a.write("x", "x");
+    if is_root() {
+        // Taken from `nobody` again.
+        std::os::unix::fs::chown(a.path(), Some(0), Some(0)).unwrap();
+    }
+    a.chmod("", 0o555);
+    let line = world.once(&a).code(1).refusal();
+    assert!(line.contains("/a"), "does not name the folder: {line}");
+    a.chmod("", 0o755);
+    assert_eq!(a.text("x"), "x");
+}
+
+#[test]
+fn a_store_that_cannot_be_written() {
+    let world = World::inside(Sandbox::unprivileged());
+    let parent = world.folder("closed");
+    world.sandbox().forbid(parent.path());
+    let Err(outcome) = world.try_serve(&parent.join("store"), free_addr()) else { panic!("served nothing") };
+    assert!(outcome.refusal().contains("closed"));
+    fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+// Full disks: a few megabytes of memory mounted where only the processes of the test see them.
+
+#[test]
+fn the_disk_of_a_client_is_full() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&place.path().join("disk"), 12) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.serve();
+    let a = world.folder("a");
+    a.write("big", random_bytes(5, 30_000_000));
+    a.many("d", 50);
+    world.sync(&a);
+    let (b, seen) = (Folder::at(place.path().join("disk")), Folder::at(disk.seen()));
+    seen.write("mine", "mine");
+    let outcome = world.once(&b).code_in(&[1, 3]);
+    assert!(
+        outcome.stderr.contains("space") || outcome.stderr.contains("full"),
+        "not clear:\n{}",
+        outcome.stderr
+    );
+    assert!(!seen.has("big"), "half a file");
+    assert_eq!(seen.text("mine"), "mine");
+    for (path, item) in &seen.tree().0 {
+        let path = std::str::from_utf8(path).unwrap();
+        assert!(path == "mine" || a.item(path).as_ref() == Some(item), "{path} is not what was sent");
+    }
+    disk.resize(100);
+    world.sync(&b);
+    world.sync(&a);
+    assert_equal(&[&a, &seen]);
+}
+
+#[test]
+fn the_disk_of_a_live_client_is_full_for_a_while() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&place.path().join("disk"), 12) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.serve();
+    let a = world.folder("a");
+    let (b, seen) = (Folder::at(place.path().join("disk")), Folder::at(disk.seen()));
+    let (_one, mut other) = (world.live(&a), world.live(&b));
+    a.write("small", "small");
+    wait_until("connected", || seen.has("small"));
+    a.write("big", random_bytes(6, 30_000_000));
+    a.write("small", "after");
+    wait_until("the rest goes on", || seen.text("small") == "after");
+    thread::sleep(Duration::from_millis(500));
+    assert!(other.process.is_running(), "gave up: {}", other.process.stderr());
+    disk.resize(100);
+    // Any change makes it look again.
+    a.write("wake", "up");
+    wait_until("complete", || seen.tree() == a.tree());
+}
+
+#[test]
+fn the_disk_of_the_server_is_full() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&place.path().join("disk"), 120) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.set_store(place.path().join("disk"));
+    world.serve();
+    let addr = world.addr();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("first", "first");
+    world.sync(&a);
+    a.write("big", random_bytes(7, 150_000_000));
+    let before = a.tree();
+    let line = world.once(&a).code_in(&[1, 30]).refusal();
+    assert!(!line.is_empty());
+    assert_eq!(before.difference(&a.tree()), None);
+    disk.resize(900);
+    if !world.server().process.is_running() {
+        // After a failed write it stops, and what it acknowledged is there when it starts again.
+        world.serve_again(addr);
+    }
+    world.sync(&b);
+    assert_eq!(b.text("first"), "first");
+    assert!(!b.has("big") || b.read("big") == a.read("big"));
+    world.once_start(&a, &[]).outcome(LONG_DEADLINE).code(0);
+    world.sync(&b);
+    assert_equal(&[&a, &b]);
+}
+
+#[test]
+fn root_is_told_what_was_not_tested() {
+    // So that a run without rights shows in one place what it left out.
+    if !is_root() {
+        skipped("full disks need root");
+    }
+}

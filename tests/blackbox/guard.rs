@@ -1,0 +1,159 @@
+//! The mass-delete guard: when nearly everything vanishes at once, nobody else loses it.
+
+use crate::support::DEADLINE;
+use crate::support::disk::Folder;
+use crate::support::process::Outcome;
+use crate::support::world::{World, assert_equal, wait_for, wait_until};
+
+/// Two folders with 150 files in sync.
+fn two_with(files: usize) -> (World, Folder, Folder) {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.many("d", files);
+    world.sync_all(&[&a, &b]);
+    (world, a, b)
+}
+
+/// Deletes all but the folder's own `.dropblock`.
+fn empty(folder: &Folder) {
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name != ".dropblock" {
+            folder.remove(name);
+        }
+    }
+}
+
+fn held(outcome: Outcome) {
+    let line = outcome.code(3).one_line();
+    assert!(line.contains("--allow-mass-delete"), "does not say what to do: {line}");
+}
+
+#[test]
+fn deleting_everything_is_held() {
+    let (world, a, b) = two_with(150);
+    empty(&a);
+    held(world.once(&a));
+    held(world.once(&a));
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), 151, "the other side lost files");
+}
+
+#[test]
+fn allow_mass_delete_lets_it_through() {
+    let (world, a, b) = two_with(150);
+    empty(&a);
+    held(world.once(&a));
+    world.once_with(&a, &["--allow-mass-delete"]).code(0);
+    world.sync(&b);
+    assert!(assert_equal(&[&a, &b]).names().is_empty());
+}
+
+#[test]
+fn putting_the_files_back_ends_the_hold() {
+    let (world, a, b) = two_with(150);
+    let parked = world.path().join("parked");
+    std::fs::rename(a.join("d"), &parked).unwrap();
+    held(world.once(&a));
+    std::fs::rename(&parked, a.join("d")).unwrap();
+    world.sync_all(&[&a, &b]);
+}
+
+#[test]
+fn small_trees_are_never_held() {
+    let (world, a, b) = two_with(50);
+    empty(&a);
+    world.sync(&a);
+    world.sync(&b);
+    assert!(b.tree().names().is_empty());
+}
+
+#[test]
+fn deleting_four_of_five_is_not_held() {
+    let (world, a, b) = two_with(200);
+    for i in 0..160 {
+        a.remove(format!("d/file-{i:06}"));
+    }
+    world.sync(&a);
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), 41);
+}
+
+#[test]
+fn renaming_everything_is_not_held() {
+    let (world, a, b) = two_with(200);
+    a.rename("d", "e");
+    world.sync(&a);
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), 201);
+    for i in 0..200 {
+        a.rename(format!("e/file-{i:06}"), format!("file {i}"));
+    }
+    world.sync_all(&[&a, &b]);
+}
+
+#[test]
+fn a_folder_swapped_for_an_empty_one_deletes_nothing() {
+    let (world, a, b) = two_with(150);
+    // As when a disk is not mounted: the folder is there, and nothing in it.
+    std::fs::rename(a.path(), world.path().join("elsewhere")).unwrap();
+    let a = world.folder("a");
+    world.once(&a).code_in(&[0, 3]);
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), 151, "the other side lost files");
+}
+
+#[test]
+fn deletes_by_others_are_never_held_here() {
+    let (world, a, b) = two_with(150);
+    empty(&a);
+    world.once_with(&a, &["--allow-mass-delete"]).code(0);
+    world.sync(&b);
+    assert!(b.tree().names().is_empty());
+}
+
+#[test]
+fn a_live_client_holds_and_says_so() {
+    let (world, a, b) = two_with(150);
+    let mut client = world.live(&a);
+    b.write("x", "x");
+    world.sync(&b);
+    wait_until("connected", || a.has("x"));
+    empty(&a);
+    client.process.wait_output("--allow-mass-delete");
+    // What a newcomer sees is what the server holds.
+    let c = world.folder("c");
+    world.sync(&c);
+    assert!(
+        c.tree().names().len() >= 151 - 100,
+        "the live client sent {} deletes",
+        152 - c.tree().names().len()
+    );
+    let left = c.tree().names().len();
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), left);
+}
+
+#[test]
+fn a_live_client_whose_folder_vanishes_deletes_nothing() {
+    let (world, a, b) = two_with(150);
+    let _client = world.live(&a);
+    b.write("x", "x");
+    world.sync(&b);
+    wait_until("connected", || a.has("x"));
+    std::fs::rename(a.path(), world.path().join("elsewhere")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), 152, "the other side lost files");
+}
+
+#[test]
+fn a_live_client_with_allow_mass_delete_sends_it() {
+    let (world, a, b) = two_with(150);
+    let _one = world.live_at(&a, world.addr(), &["--allow-mass-delete"]);
+    let _other = world.live(&b);
+    b.write("x", "x");
+    wait_until("connected", || a.has("x"));
+    empty(&a);
+    wait_for(&[&a, &b], DEADLINE, "empty", |tree| tree.names().is_empty());
+}
