@@ -66,7 +66,9 @@ fn describe(problem: &Problem) -> String {
         Problem::CutTail { path, bytes } => {
             format!("{}: {bytes} bytes of an unfinished write were cut off", path.display())
         }
-        Problem::RebuiltIndex { kept: Some(path) } => format!("the index was built anew; the old one is {}", path.display()),
+        Problem::RebuiltIndex { kept: Some(path) } => {
+            format!("the index was built anew; the old one is {}", path.display())
+        }
         Problem::RebuiltIndex { kept: None } => "the index was built anew".to_owned(),
     }
 }
