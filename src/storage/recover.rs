@@ -17,6 +17,7 @@ use super::{Result, ShareId, StorageError, file, packs};
 use crate::model::{BlockHash, ChainHash, Node, Seq};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Says that the index failed while it was in use.
 pub const SUSPECT: &str = "db.suspect";
@@ -40,6 +41,8 @@ pub struct Recovered {
 
 struct Recovery<'a> {
     home: &'a Home,
+    /// How long opening the index may take.
+    patience: Duration,
     problems: Vec<Problem>,
     journals: BTreeMap<ShareId, (JournalFile, Verified)>,
     /// Packs were durable up to here.
@@ -47,9 +50,9 @@ struct Recovery<'a> {
 }
 
 /// Reads what is there and brings the index up to it.
-pub fn recover(home: &Home) -> Result<Recovered> {
-    let mut recovery =
-        Recovery { home, problems: Vec::new(), journals: BTreeMap::new(), durable: Place::default() };
+pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
+    let (problems, journals, durable) = (Vec::new(), BTreeMap::new(), Place::default());
+    let mut recovery = Recovery { home, patience, problems, journals, durable };
     recovery.read_journals()?;
     let packs = packs::list(&home.packs())?;
     let (index, checkpoint) = recovery.open_index(&packs)?;
@@ -94,7 +97,7 @@ impl Recovery<'_> {
         let suspect = self.home.path.join(SUSPECT);
         let was_there = path.exists();
         if was_there && !suspect.exists() {
-            match Index::open(&path) {
+            match Index::open(&path, self.patience) {
                 Ok((index, checkpoint)) => {
                     if checkpoint == Checkpoint::default() || self.trusts(&index, &checkpoint, packs)? {
                         return Ok((index, checkpoint));
@@ -102,7 +105,9 @@ impl Recovery<'_> {
                     // Its files are about to be moved: no last flush into them.
                     index.abandon();
                 }
-                Err(error) => tracing::warn!(%error, source = ?std::error::Error::source(&error), "the index cannot be opened"),
+                Err(error) => {
+                    tracing::warn!(%error, source = ?std::error::Error::source(&error), "the index cannot be opened")
+                }
             }
         }
         let kept = if was_there { Some(self.put_index_aside()?) } else { None };
@@ -112,7 +117,7 @@ impl Recovery<'_> {
         if kept.is_some() || !packs.is_empty() {
             self.report(Problem::RebuiltIndex { kept });
         }
-        Index::open(&path)
+        Index::open(&path, self.patience)
     }
 
     fn put_index_aside(&self) -> Result<PathBuf> {
@@ -147,7 +152,9 @@ impl Recovery<'_> {
         }
         let whole = checkpoint.packs.iter().all(|number| packs.contains_key(number))
             && (checkpoint.packs_end.pack == 0
-                || packs.get(&checkpoint.packs_end.pack).is_some_and(|len| *len >= u64::from(checkpoint.packs_end.offset)));
+                || packs
+                    .get(&checkpoint.packs_end.pack)
+                    .is_some_and(|len| *len >= u64::from(checkpoint.packs_end.offset)));
         Ok(whole && self.samples(index, checkpoint))
     }
 
@@ -181,7 +188,9 @@ impl Recovery<'_> {
         checkpoint: &Checkpoint,
     ) -> Result<(Place, bool)> {
         let newest = packs.last_key_value().map_or(0, |(number, _)| *number);
-        for number in (1..newest.max(self.durable.pack)).chain((self.durable.pack > newest).then_some(self.durable.pack)) {
+        for number in (1..newest.max(self.durable.pack))
+            .chain((self.durable.pack > newest).then_some(self.durable.pack))
+        {
             if !packs.contains_key(&number) {
                 self.report(Problem::MissingPack(packs::path(&self.home.packs(), number)));
             }
@@ -273,7 +282,8 @@ impl Recovery<'_> {
     /// Adds the commits after the checkpoint to the index.
     fn replay(&mut self, index: &Index, checkpoint: &Checkpoint) -> Result<()> {
         for (share, (journal, _)) in &self.journals {
-            let known = checkpoint.shares.iter().find(|(id, ..)| id == share).map_or(Seq::ZERO, |known| known.2);
+            let known =
+                checkpoint.shares.iter().find(|(id, ..)| id == share).map_or(Seq::ZERO, |known| known.2);
             journal_tail(journal, known, &mut |seq, chain, offset, nodes| {
                 index.apply(*share, &Applied { seq, chain, offset, nodes })
             })?;
