@@ -2,7 +2,6 @@
 
 pub mod block;
 pub mod chunk;
-
 pub mod client;
 pub mod folder;
 pub mod manifest;

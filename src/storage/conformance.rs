@@ -1,0 +1,262 @@
+//! What every store does, whatever it is made of: one suite, run over each implementation.
+
+use super::*;
+use crate::block::{Block, Sealer};
+use crate::manifest::Builder;
+use crate::model::{FileContent, Kind, Name, NodeState, Root};
+use bytes::Bytes;
+
+/// A store under test.
+pub trait Both: BlockStore + Journal {}
+impl<T: BlockStore + Journal> Both for T {}
+
+pub fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+pub fn block(seed: u32, len: usize) -> Block {
+    let mut bytes = vec![0; len];
+    crate::model::hash::expand(&[3; 32], u64::from(seed), &mut bytes);
+    Block::new(bytes.into())
+}
+
+pub fn seal(block: &Block) -> VerifiedBlock {
+    Sealer::new(1).seal(block)
+}
+
+pub fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 16])
+}
+
+pub fn file_of(block: &Block) -> Kind {
+    let root = Root { params: 1, level: 0, hash: block.hash() };
+    let content = FileContent { size: block.bytes().len() as u64, root };
+    Kind::File { content, mtime_ns: 5, exec: false }
+}
+
+pub fn put(n: u8, base: u64, parent: u8, name: &str, kind: Kind) -> Change {
+    let state = NodeState { parent: id(parent), name: Name::new(name.as_bytes()).unwrap(), kind };
+    Change { id: id(n), base: Seq(base), state: Some(state) }
+}
+
+pub fn delete(n: u8, base: u64) -> Change {
+    Change { id: id(n), base: Seq(base), state: None }
+}
+
+pub fn request(share: ShareId, changes: Vec<Change>, blocks: &[&Block]) -> CommitRequest {
+    CommitRequest {
+        share,
+        device: "test".to_owned(),
+        session: SessionId::from_bytes([9; 16]),
+        changes,
+        inline: blocks.iter().map(|block| seal(block)).collect(),
+    }
+}
+
+async fn commit(store: &dyn Both, share: ShareId, changes: Vec<Change>) -> Committed {
+    store.commit(request(share, changes, &[])).await.unwrap()
+}
+
+async fn all(store: &dyn Both, share: ShareId, after: Position, max: usize, tombstones: bool) -> Vec<Node> {
+    let (mut nodes, mut at) = (Vec::new(), after);
+    loop {
+        let page = store.read_since(share, at, max, tombstones).await.unwrap();
+        assert!(page.nodes.len() <= max);
+        nodes.extend(page.nodes);
+        at = page.next;
+        if page.complete {
+            assert_eq!(at, Position { seq: page.head.seq, node: None });
+            return nodes;
+        }
+    }
+}
+
+async fn blocks_come_back_in_the_order_asked_for(store: &dyn Both) {
+    let blocks: Vec<Block> = (0..50).map(|n| block(n, 100 + 700 * n as usize)).collect();
+    let zeros = Block::new(Bytes::from(vec![0; 5000]));
+    let mut sealed: Vec<_> = blocks.iter().map(seal).collect();
+    sealed.push(seal(&zeros));
+    sealed.push(seal(&zeros));
+    let report = store.put_many(sealed).await.unwrap();
+    assert_eq!((report.stored, report.held), (51, 1));
+    let again = store.put_many(vec![seal(&blocks[0])]).await.unwrap();
+    assert_eq!((again.stored, again.held, again.bytes), (0, 1, 0));
+    let mut hashes: Vec<BlockHash> = blocks.iter().rev().map(Block::hash).collect();
+    hashes.insert(7, BlockHash::of(b"nobody has this"));
+    hashes.push(zeros.hash());
+    hashes.push(blocks[3].hash());
+    let found = store.get_many(hashes.clone()).await.unwrap();
+    assert_eq!(store.missing(hashes.clone()).await.unwrap().iter().position(|missing| *missing), Some(7));
+    for (number, (hash, sealed)) in hashes.iter().zip(found).enumerate() {
+        match sealed {
+            Some(sealed) => assert_eq!(crate::block::seal::open(&sealed, None).unwrap().hash(), *hash),
+            None => assert_eq!(number, 7),
+        }
+    }
+}
+
+async fn a_share_is_found_again_by_name(store: &dyn Both) {
+    let (share, head) = store.open_share("one").await.unwrap();
+    let (other, _) = store.open_share("two").await.unwrap();
+    assert_ne!(share, other);
+    assert_eq!(store.open_share("one").await.unwrap(), (share, head));
+    assert_eq!((head.seq, store.head(share)), (Seq::ZERO, head));
+    for name in ["", "a\nb", &"x".repeat(65)] {
+        assert!(matches!(store.open_share(name).await, Err(StorageError::ShareName)));
+    }
+    let nowhere = ShareId::from_bytes([0xee; 16]);
+    assert_eq!(store.head(nowhere), NO_HEAD);
+    assert!(matches!(store.commit(request(nowhere, vec![], &[])).await, Err(StorageError::UnknownShare)));
+}
+
+async fn commits_are_numbered_linked_and_broadcast_in_order(store: &dyn Both) {
+    let (share, start) = store.open_share("s").await.unwrap();
+    let mut events = store.watch();
+    let small = block(1, 10);
+    let mut heads = vec![start];
+    let first = request(share, vec![put(1, 0, 0, "a", file_of(&small))], &[&small]);
+    heads.push(store.commit(first).await.unwrap().head);
+    for n in 2..6u8 {
+        heads.push(commit(store, share, vec![put(n, 0, 0, &n.to_string(), Kind::Folder)]).await.head);
+    }
+    for (number, head) in heads.iter().enumerate() {
+        assert_eq!(head.seq, Seq(number as u64));
+        assert!(store.knows(share, head.journal, head.seq, head.chain).await.unwrap());
+        assert!(!store.knows(share, head.journal, head.seq.next(), head.chain).await.unwrap());
+        let other = JournalId::from_bytes([1; 16]);
+        assert!(!store.knows(share, other, head.seq, head.chain).await.unwrap());
+    }
+    for (number, head) in heads.iter().enumerate().skip(1) {
+        let event = events.recv().await.unwrap();
+        assert_eq!((event.prev, event.head), (Seq(number as u64 - 1), *head));
+        assert_eq!(event.inline.len(), usize::from(number == 1));
+        assert_eq!(event.nodes[0].version, head.seq);
+    }
+}
+
+async fn what_is_refused_changes_nothing_and_the_rest_stands(store: &dyn Both) {
+    let (share, _) = store.open_share("s").await.unwrap();
+    commit(store, share, vec![put(1, 0, 0, "a", Kind::Folder)]).await;
+    let absent = block(1, 10);
+    let mixed = vec![
+        put(2, 0, 0, "b", file_of(&absent)),
+        put(3, 0, 1, "c", Kind::Folder),
+        put(1, 0, 0, "d", Kind::Folder),
+    ];
+    let done = commit(store, share, mixed).await;
+    assert_eq!(done.refused, [(0, Refusal::MissingBlocks), (2, Refusal::Stale)]);
+    assert_eq!((done.prev, done.head.seq, done.nodes.len()), (Seq(1), Seq(2), 1));
+    let none = commit(store, share, vec![delete(1, 1)]).await;
+    assert_eq!((none.prev, none.head, none.refused), (Seq(2), done.head, vec![(0, Refusal::NotEmpty)]));
+    assert!(none.nodes.is_empty());
+    assert_eq!(store.head(share), done.head);
+}
+
+async fn every_page_size_gives_each_node_once_at_its_latest_version(store: &dyn Both) {
+    let (share, _) = store.open_share("s").await.unwrap();
+    commit(store, share, (1..10).map(|n| put(n, 0, 0, &n.to_string(), Kind::Folder)).collect()).await;
+    // Two names swap, one node moves, one dies.
+    let swap = vec![put(1, 1, 0, "2", Kind::Folder), put(2, 1, 0, "1", Kind::Folder)];
+    assert!(commit(store, share, swap).await.refused.is_empty());
+    commit(store, share, vec![put(3, 1, 4, "in", Kind::Folder), delete(5, 1)]).await;
+    let whole = all(store, share, Position::default(), 100, true).await;
+    let order: Vec<(u64, NodeId)> = whole.iter().map(|node| (node.version.0, node.id)).collect();
+    let expected: Vec<(u64, NodeId)> =
+        [(1, 4), (1, 6), (1, 7), (1, 8), (1, 9), (2, 1), (2, 2), (3, 3), (3, 5)].map(|(v, n)| (v, id(n))).to_vec();
+    assert_eq!(order, expected);
+    for max in 1..12 {
+        assert_eq!(all(store, share, Position::default(), max, true).await, whole, "{max}");
+        let live: Vec<Node> = whole.iter().filter(|node| node.state.is_some()).cloned().collect();
+        assert_eq!(all(store, share, Position::default(), max, false).await, live, "{max}");
+        let since = all(store, share, Position { seq: Seq(2), node: None }, max, true).await;
+        assert_eq!(since, whole[7..], "{max}");
+    }
+    assert!(all(store, share, Position { seq: Seq(3), node: None }, 5, true).await.is_empty());
+}
+
+async fn a_manifest_stands_only_with_all_its_blocks(store: &dyn Both) {
+    let (share, _) = store.open_share("s").await.unwrap();
+    let chunks: Vec<Block> = (0..400).map(|n| block(n, 300)).collect();
+    let mut builder = Builder::new(1);
+    let mut nodes = Vec::new();
+    for chunk in &chunks {
+        nodes.extend(builder.push(chunk.hash(), 300).unwrap());
+    }
+    let (content, rest) = builder.finish().unwrap();
+    nodes.extend(rest);
+    let kind = Kind::File { content, mtime_ns: 0, exec: false };
+    let change = || vec![put(1, 0, 0, "f", kind.clone())];
+    store.put_many(chunks.iter().skip(1).map(seal).collect()).await.unwrap();
+    assert_eq!(commit(store, share, change()).await.refused, [(0, Refusal::MissingBlocks)]);
+    store.put_many(nodes.iter().map(seal).collect()).await.unwrap();
+    assert_eq!(commit(store, share, change()).await.refused, [(0, Refusal::MissingBlocks)], "one chunk short");
+    store.put_many(vec![seal(&chunks[0])]).await.unwrap();
+    assert!(commit(store, share, change()).await.refused.is_empty());
+}
+
+async fn commits_at_the_same_time_are_judged_one_after_the_other(store: &dyn Both) {
+    let (share, _) = store.open_share("s").await.unwrap();
+    let same_name = |n| store.commit(request(share, vec![put(n, 0, 0, "x", Kind::Folder)], &[]));
+    let below = store.commit(request(share, vec![put(9, 0, 1, "y", Kind::Folder)], &[]));
+    let (a, b, c) = tokio::join!(same_name(1), same_name(2), below);
+    let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
+    assert!(a.refused.is_empty() && c.refused.is_empty());
+    assert_eq!(b.refused, [(0, Refusal::NameTaken)]);
+    assert_eq!((c.prev, c.head), (Seq(1), store.head(share)));
+}
+
+async fn a_block_that_needs_another_one_is_not_taken(store: &dyn Both) {
+    let base = block(1, 60_000);
+    let mut changed = base.bytes().to_vec();
+    changed[5] ^= 1;
+    let changed = Block::new(changed.into());
+    let sealed = Sealer::new(1).seal_against(&changed, &base).unwrap();
+    assert!(matches!(store.put_many(vec![sealed]).await, Err(StorageError::NeedsBase(_))));
+    assert_eq!(store.missing(vec![changed.hash()]).await.unwrap(), [true]);
+}
+
+macro_rules! suite {
+    ($($fact:ident),* $(,)?) => {
+        mod memory {
+            $(#[test]
+            fn $fact() {
+                super::run(super::$fact(&super::MemoryStore::new([1; 32])));
+            })*
+        }
+
+        mod on_disk {
+            $(#[test]
+            fn $fact() {
+                let folder = tempfile::tempdir().unwrap();
+                let store = super::Store::open(&folder.path().join("s"), super::StoreOptions::default()).unwrap();
+                super::run(super::$fact(&*store));
+                store.close().unwrap();
+            })*
+        }
+    };
+}
+
+suite! {
+    blocks_come_back_in_the_order_asked_for,
+    a_share_is_found_again_by_name,
+    commits_are_numbered_linked_and_broadcast_in_order,
+    what_is_refused_changes_nothing_and_the_rest_stands,
+    every_page_size_gives_each_node_once_at_its_latest_version,
+    a_manifest_stands_only_with_all_its_blocks,
+    commits_at_the_same_time_are_judged_one_after_the_other,
+    a_block_that_needs_another_one_is_not_taken,
+}
+
+#[test]
+fn a_crash_of_the_reference_loses_blocks_without_a_commit_and_nothing_else() {
+    run(async {
+        let store = MemoryStore::new([1; 32]);
+        let (share, _) = store.open_share("s").await.unwrap();
+        let (kept, lost) = (block(1, 10), block(2, 10));
+        store.commit(request(share, vec![put(1, 0, 0, "a", file_of(&kept))], &[&kept])).await.unwrap();
+        store.put_many(vec![seal(&lost)]).await.unwrap();
+        store.crash();
+        assert_eq!(store.missing(vec![kept.hash(), lost.hash()]).await.unwrap(), [false, true]);
+        assert_eq!(store.head(share).seq, Seq(1));
+    });
+}

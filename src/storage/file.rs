@@ -1,0 +1,109 @@
+//! Files and folders of a store: private modes, whole replacement, positions instead of cursors, free space.
+//!
+//! Everything the store makes is readable by its owner only, whatever the umask says.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Makes a folder (0700) unless it is there.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes a file (0600) that must not be there.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Opens a file for reading and writing, and makes it (0600) when it is not there.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Opens a file that is there for reading and writing.
+pub fn open_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes a whole file so that it is there completely or not at all: temporary file, sync, rename, sync of the folder.
+pub fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.tmp"));
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create_new(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, folder.join(name))?;
+    sync_dir(folder)
+}
+
+/// Takes the lock of an open file without waiting; `false` when another process has it. It lasts as long as `file`.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Bytes an ordinary user may still write on the disk of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Writes all slices at `offset`, in as few calls as the system allows.
+pub fn write_all_at(file: &File, mut offset: u64, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        let written = match rustix::io::pwritev(file, slices, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        offset += written as u64;
+        IoSlice::advance_slices(&mut slices, written);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_the_store_makes_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        make_dir(&folder.path().join("d")).unwrap();
+        write_whole(folder.path(), "f", b"x").unwrap();
+        for name in ["d", "f"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn many_slices_land_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = create_new(&folder.path().join("f")).unwrap();
+        let parts: Vec<Vec<u8>> = (0..3000u32).map(|n| n.to_le_bytes().to_vec()).collect();
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        write_all_at(&file, 5, &mut slices).unwrap();
+        let bytes = std::fs::read(folder.path().join("f")).unwrap();
+        assert_eq!(bytes[5..], parts.concat());
+    }
+}

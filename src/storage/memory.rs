@@ -1,0 +1,278 @@
+//! [`MemoryStore`]: the reference. Says in the simplest way what a store does, runs in the simulator without threads or
+//! clock, and can [`crash`](MemoryStore::crash).
+
+use super::content::{Held, KnownContents, decide};
+use super::journal::CommitRecord;
+use super::pack_file::Place;
+use super::{
+    BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, NO_HEAD, Page,
+    Position, PutReport, Result, ShareId, StorageError, check_share_name,
+};
+use crate::block::{Block, Codec, SealedBlock, VerifiedBlock, seal};
+use crate::model::{
+    BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq, codec,
+};
+use crate::tree::Nodes;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast;
+
+/// See the module.
+#[derive(Debug)]
+pub struct MemoryStore(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    blocks: Blocks,
+    /// Put since the last commit.
+    unsynced: HashSet<BlockHash>,
+    shares: BTreeMap<ShareId, Share>,
+    ids: IdSource,
+    events: broadcast::Sender<Arc<CommitEvent>>,
+}
+
+#[derive(Debug, Default)]
+struct Blocks(HashMap<BlockHash, SealedBlock>);
+
+#[derive(Debug)]
+struct Share {
+    name: String,
+    head: Head,
+    /// The chain at every commit, from before the first.
+    chains: Vec<ChainHash>,
+    nodes: BTreeMap<NodeId, Node>,
+    places: BTreeMap<(NodeId, Name), NodeId>,
+    versions: BTreeSet<(Seq, NodeId)>,
+}
+
+impl MemoryStore {
+    /// An empty store. The same seed gives the same ids.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self(Mutex::new(State {
+            blocks: Blocks::default(),
+            unsynced: HashSet::new(),
+            shares: BTreeMap::new(),
+            ids: IdSource::new(seed),
+            events: broadcast::channel(EVENTS_MAX).0,
+        }))
+    }
+
+    /// Loses what was not durable, and ends every watch.
+    pub fn crash(&self) {
+        let mut state = self.state();
+        for hash in std::mem::take(&mut state.unsynced) {
+            state.blocks.0.remove(&hash);
+        }
+        state.events = broadcast::channel(EVENTS_MAX).0;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn put(&mut self, blocks: &[VerifiedBlock]) -> Result<PutReport> {
+        if let Some(block) = blocks.iter().find(|block| block.sealed().codec == Codec::ZstdBase) {
+            return Err(StorageError::NeedsBase(block.hash()));
+        }
+        let mut report = PutReport::default();
+        for block in blocks {
+            if self.blocks.0.contains_key(&block.hash()) {
+                report.held += 1;
+                continue;
+            }
+            report.stored += 1;
+            report.bytes += block.sealed().payload.len() as u64;
+            self.blocks.0.insert(block.hash(), block.sealed().clone());
+            self.unsynced.insert(block.hash());
+        }
+        Ok(report)
+    }
+
+    fn commit(&mut self, request: CommitRequest) -> Result<Committed> {
+        let CommitRequest { share: id, device, session, changes, inline } = request;
+        if !self.shares.contains_key(&id) {
+            return Err(StorageError::UnknownShare);
+        }
+        self.put(&inline)?;
+        let share = self.shares.get_mut(&id).ok_or(StorageError::UnknownShare)?;
+        let verdicts = decide(share, &self.blocks, &mut KnownContents::default(), &changes)?;
+        let prev = share.head.seq;
+        let refused: Vec<(u32, Refusal)> =
+            (0u32..).zip(&verdicts).filter_map(|(number, verdict)| Some((number, (*verdict)?))).collect();
+        let standing: Vec<Change> =
+            changes.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(c, _)| c).collect();
+        if standing.is_empty() {
+            return Ok(Committed { prev, head: share.head, nodes: Vec::new(), refused });
+        }
+        let nodes = share.apply(device, standing)?;
+        self.unsynced.clear();
+        let head = share.head;
+        let inline = inline.into_iter().map(VerifiedBlock::into_sealed).collect();
+        let event = CommitEvent { share: id, session, prev, head, nodes: nodes.clone(), inline };
+        // Nobody watching is fine.
+        let _ = self.events.send(Arc::new(event));
+        Ok(Committed { prev, head, nodes, refused })
+    }
+}
+
+impl Share {
+    fn apply(&mut self, device: String, changes: Vec<Change>) -> Result<Vec<Node>> {
+        let seq = self.head.seq.next();
+        let nodes: Vec<Node> =
+            changes.iter().map(|change| Node { id: change.id, version: seq, state: change.state.clone() }).collect();
+        for node in &nodes {
+            if let Some(old) = self.nodes.get(&node.id) {
+                self.versions.remove(&(old.version, old.id));
+                if let Some(state) = &old.state {
+                    self.places.remove(&(state.parent, state.name.clone()));
+                }
+            }
+        }
+        for node in &nodes {
+            self.versions.insert((seq, node.id));
+            if let Some(state) = &node.state {
+                self.places.insert((state.parent, state.name.clone()), node.id);
+            }
+            self.nodes.insert(node.id, node.clone());
+        }
+        let record = CommitRecord { seq, time_ms: 0, device, packs: Place::default(), changes };
+        self.head.seq = seq;
+        self.head.chain = self.head.chain.link(&codec::encode(&record)?);
+        self.chains.push(self.head.chain);
+        Ok(nodes)
+    }
+
+    fn page(&self, after: Position, nodes_max: usize, with_tombstones: bool) -> Page {
+        let first = match after.node {
+            Some(node) => (after.seq, node),
+            None => (after.seq.next(), NodeId::ROOT),
+        };
+        let mut found = self
+            .versions
+            .range(first..)
+            .filter(|place| after.node.is_none() || **place != first)
+            .filter_map(|(_, id)| self.nodes.get(id))
+            .filter(|node| with_tombstones || node.state.is_some());
+        let nodes: Vec<Node> = found.by_ref().take(nodes_max.max(1)).cloned().collect();
+        let complete = found.next().is_none();
+        let next = match nodes.last() {
+            Some(node) if !complete => Position { seq: node.version, node: Some(node.id) },
+            _ => Position { seq: after.seq.max(self.head.seq), node: None },
+        };
+        Page { nodes, next, complete, head: self.head }
+    }
+}
+
+impl Nodes for Share {
+    type Error = StorageError;
+
+    fn node(&self, id: NodeId) -> Result<Option<Node>> {
+        Ok(self.nodes.get(&id).cloned())
+    }
+
+    fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>> {
+        Ok(self.places.get(&(parent, name.clone())).copied())
+    }
+
+    fn children(&self, parent: NodeId) -> Result<Vec<NodeId>> {
+        let all = self.nodes.values();
+        let inside = all.filter(|node| node.state.as_ref().is_some_and(|state| state.parent == parent));
+        Ok(inside.map(|node| node.id).collect())
+    }
+}
+
+impl Held for Blocks {
+    fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
+        Ok(self.0.get(hash).map(|sealed| sealed.plain_len))
+    }
+
+    fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
+        Ok(self.0.get(hash).and_then(|sealed| seal::open(sealed, None).ok()).map(Block::into_bytes))
+    }
+}
+
+impl BlockStore for MemoryStore {
+    fn put_many(&self, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+        // Inside: a future does nothing before it is polled.
+        Box::pin(async move { self.state().put(&blocks) })
+    }
+
+    fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
+        let state = self.state();
+        Box::pin(ready(Ok(hashes.iter().map(|hash| state.blocks.0.get(hash).cloned()).collect())))
+    }
+
+    fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        let state = self.state();
+        Box::pin(ready(Ok(hashes.iter().map(|hash| !state.blocks.0.contains_key(hash)).collect())))
+    }
+}
+
+impl Journal for MemoryStore {
+    fn open_share(&self, name: &str) -> BoxFuture<'_, Result<(ShareId, Head)>> {
+        if let Err(error) = check_share_name(name) {
+            return Box::pin(ready(Err(error)));
+        }
+        let mut state = self.state();
+        if let Some((id, share)) = state.shares.iter().find(|(_, share)| share.name == name) {
+            return Box::pin(ready(Ok((*id, share.head))));
+        }
+        let id = ShareId::from_bytes(state.ids.bytes16());
+        let journal = JournalId::from_bytes(state.ids.bytes16());
+        let start = ChainHash::start(journal.as_bytes());
+        let head = Head { journal, seq: Seq::ZERO, chain: start };
+        let share = Share {
+            name: name.to_owned(),
+            head,
+            chains: vec![start],
+            nodes: BTreeMap::new(),
+            places: BTreeMap::new(),
+            versions: BTreeSet::new(),
+        };
+        state.shares.insert(id, share);
+        Box::pin(ready(Ok((id, head))))
+    }
+
+    fn commit(&self, request: CommitRequest) -> BoxFuture<'_, Result<Committed>> {
+        Box::pin(async move { self.state().commit(request) })
+    }
+
+    fn read_since(
+        &self,
+        share: ShareId,
+        after: Position,
+        nodes_max: usize,
+        with_tombstones: bool,
+    ) -> BoxFuture<'_, Result<Page>> {
+        let state = self.state();
+        let page = state.shares.get(&share).map(|share| share.page(after, nodes_max, with_tombstones));
+        Box::pin(ready(page.ok_or(StorageError::UnknownShare)))
+    }
+
+    fn head(&self, share: ShareId) -> Head {
+        self.state().shares.get(&share).map_or(NO_HEAD, |share| share.head)
+    }
+
+    fn knows(
+        &self,
+        share: ShareId,
+        journal: JournalId,
+        seq: Seq,
+        chain: ChainHash,
+    ) -> BoxFuture<'_, Result<bool>> {
+        let state = self.state();
+        let known = state.shares.get(&share).map(|share| {
+            let at = usize::try_from(seq.0).ok().and_then(|seq| share.chains.get(seq));
+            share.head.journal == journal && at == Some(&chain)
+        });
+        Box::pin(ready(known.ok_or(StorageError::UnknownShare)))
+    }
+
+    fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {
+        self.state().events.subscribe()
+    }
+}

@@ -1,0 +1,126 @@
+//! Readers: a few threads that read blocks and nodes for everybody. Reading blocks the thread that does it, so it is not
+//! done where requests are served; and a handle on the index can be used by one thread at a time.
+
+use super::shared::Shared;
+use super::sled::Index;
+use super::writer::locate;
+use super::{Page, Position, Result, ShareId, StorageError};
+use crate::block::SealedBlock;
+use crate::model::{BlockHash, ChainHash, JournalId, Seq};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait; more wait at the sender.
+const QUEUE_MAX: usize = 256;
+
+type Job = Box<dyn FnOnce(&Reader) + Send>;
+
+/// What one reading thread has.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    index: Index,
+}
+
+/// Asks the reading threads. Cheap to clone; they end when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Readers(mpsc::Sender<Job>);
+
+impl Readers {
+    /// Starts `threads` readers.
+    pub fn start(shared: &Arc<Shared>, index: &Index, threads: usize) -> Result<(Self, Vec<JoinHandle<()>>)> {
+        let (sender, receiver) = mpsc::channel::<Job>(QUEUE_MAX);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut handles = Vec::new();
+        for number in 0..threads.max(1) {
+            let reader = Reader { shared: shared.clone(), index: index.clone() };
+            let receiver = receiver.clone();
+            let thread = std::thread::Builder::new().name(format!("read-{number}"));
+            handles.push(thread.spawn(move || reader.run(&receiver)).map_err(|source| StorageError::Io {
+                what: "start a thread for",
+                path: shared.path.clone(),
+                source,
+            })?);
+        }
+        Ok((Self(sender), handles))
+    }
+
+    /// Runs `read` on one of the threads.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |reader| {
+            // Whoever asked may have gone.
+            let _ = reply.send(reader.shared.failure.check().and_then(|()| read(reader)));
+        });
+        self.0.send(job).await.map_err(|_| StorageError::Closed)?;
+        answer.await.map_err(|_| StorageError::Closed)?
+    }
+}
+
+impl Reader {
+    fn run(self, queue: &Mutex<mpsc::Receiver<Job>>) {
+        loop {
+            // One waits in the queue, the others for the lock; a job is done without it.
+            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+            let Some(job) = job else { break };
+            if catch_unwind(AssertUnwindSafe(|| job(&self))).is_err() {
+                tracing::error!("a read panicked");
+            }
+        }
+        if self.shared.failure.check().is_err() {
+            self.index.abandon();
+        }
+    }
+
+    /// `BlockStore::get_many`.
+    pub fn get_many(&self, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>> {
+        let mut wanted = Vec::with_capacity(hashes.len());
+        let mut places = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            // A damaged block is read all the same: the caller is told what is wrong with it.
+            let location = match self.shared.recent(hash) {
+                Some(location) => Some(location),
+                None => self.index.block(hash).map_err(|error| self.shared.fail(error))?,
+            };
+            places.push(location.map(|_| wanted.len()));
+            wanted.extend(location.map(|location| (*hash, location)));
+        }
+        let blocks = self.shared.packs.read(&wanted).inspect_err(|error| {
+            if let StorageError::DamagedBlock { hash, .. } = error {
+                self.shared.mark_damaged(*hash);
+            }
+        })?;
+        Ok(places.into_iter().map(|place| place.and_then(|at| blocks.get(at).cloned())).collect())
+    }
+
+    /// `BlockStore::missing`.
+    pub fn missing(&self, hashes: &[BlockHash]) -> Result<Vec<bool>> {
+        let found = hashes.iter().map(|hash| Ok(locate(&self.shared, &self.index, hash)?.is_none()));
+        found.collect::<Result<_>>().map_err(|error| self.shared.fail(error))
+    }
+
+    /// `Journal::read_since`.
+    pub fn read_since(&self, share: ShareId, after: Position, nodes_max: usize, tombstones: bool) -> Result<Page> {
+        let _gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let head = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
+        self.index.page(share, after, nodes_max, tombstones, head).map_err(|error| self.shared.fail(error))
+    }
+
+    /// `Journal::knows`.
+    pub fn knows(&self, share: ShareId, journal: JournalId, seq: Seq, chain: ChainHash) -> Result<bool> {
+        let at = self.shared.share(share).ok_or(StorageError::UnknownShare)?;
+        if at.head.journal != journal || seq > at.head.seq {
+            return Ok(false);
+        }
+        if seq == Seq::ZERO {
+            return Ok(chain == at.start);
+        }
+        let found = self.index.chain(share, seq).map_err(|error| self.shared.fail(error))?;
+        Ok(found == Some(chain))
+    }
+}

@@ -1,0 +1,140 @@
+//! What the threads of an open store share.
+
+use super::error::StorageError;
+use super::pack_file::{Location, Place};
+use super::packs::Packs;
+use super::{CommitEvent, Head, NO_HEAD, Result, ShareId, StoreOptions};
+use crate::model::{BlockHash, ChainHash};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use tokio::sync::broadcast;
+
+/// The first error that left it open what the disk holds. Once set, the store acknowledges nothing.
+#[derive(Debug, Default)]
+pub struct Failure(OnceLock<Arc<StorageError>>);
+
+impl Failure {
+    /// An error once anything has failed.
+    pub fn check(&self) -> Result<()> {
+        self.0.get().map_or(Ok(()), |cause| Err(StorageError::Failed(cause.clone())))
+    }
+
+    /// Records a failure; the first one is kept as the cause.
+    pub fn set(&self, error: StorageError) -> StorageError {
+        if let StorageError::Failed(_) = error {
+            return error;
+        }
+        tracing::error!(%error, source = std::error::Error::source(&error).map(tracing::field::display), "the store stops");
+        StorageError::Failed(self.0.get_or_init(|| Arc::new(error)).clone())
+    }
+}
+
+/// Something about the store's files that its owner should know. The store works, without what is named here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// Bytes of a pack are not what was written; the blocks in them are lost unless a client brings them again.
+    DamagedPack {
+        /// The pack.
+        path: PathBuf,
+        /// First byte.
+        from: u64,
+        /// First byte after them.
+        to: u64,
+    },
+    /// A pack that was there is gone.
+    MissingPack(PathBuf),
+    /// A block was found damaged when it was read.
+    DamagedBlock(BlockHash),
+    /// The end of a file that was being written when the process or the machine stopped. It was never acknowledged.
+    CutTail {
+        /// The file.
+        path: PathBuf,
+        /// How much was cut.
+        bytes: u64,
+    },
+    /// The index was missing, stale or damaged, and was built anew from packs and journals.
+    RebuiltIndex {
+        /// Where the old one was put, if there was one.
+        kept: Option<PathBuf>,
+    },
+}
+
+/// Head of a share, and what a checkpoint needs to know of it.
+#[derive(Debug, Clone, Copy)]
+pub struct ShareHead {
+    /// Last durable commit.
+    pub head: Head,
+    /// The chain before the first commit.
+    pub start: ChainHash,
+}
+
+/// Blocks that may not be on disk yet, and therefore are not in the index: it must never be ahead of the packs.
+#[derive(Debug, Default)]
+pub struct Recent {
+    /// Where they are.
+    pub blocks: HashMap<BlockHash, Location>,
+    /// Every record before this place is in `blocks` or in the index.
+    pub noted: Place,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared {
+    /// Folder of the store.
+    pub path: PathBuf,
+    /// As given to `open`.
+    pub options: StoreOptions,
+    /// The packs.
+    pub packs: Packs,
+    /// Blocks that the index does not have yet.
+    pub recent: RwLock<Recent>,
+    /// Heads of all shares, durable and in the index.
+    pub heads: RwLock<BTreeMap<ShareId, ShareHead>>,
+    /// Held for writing while a commit goes into the index, for reading while a page is read, so that a page shows the
+    /// share between two commits and never inside one.
+    pub gate: RwLock<()>,
+    /// Why nothing works any more.
+    pub failure: Failure,
+    /// Blocks that turned out damaged: they count as missing until they are brought again.
+    pub damaged: Mutex<HashSet<BlockHash>>,
+    /// What the owner should know.
+    pub problems: Mutex<Vec<Problem>>,
+    /// Durable commits.
+    pub events: broadcast::Sender<Arc<CommitEvent>>,
+}
+
+impl Shared {
+    /// Where a block lies if it was put so lately that the index does not have it.
+    pub fn recent(&self, hash: &BlockHash) -> Option<Location> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).blocks.get(hash).copied()
+    }
+
+    /// True for a block whose bytes turned out damaged.
+    pub fn is_damaged(&self, hash: &BlockHash) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
+    }
+
+    /// Remembers a damaged block.
+    pub fn mark_damaged(&self, hash: BlockHash) {
+        if self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash) {
+            tracing::error!(block = %hash, "a block of the store is damaged");
+            self.report(Problem::DamagedBlock(hash));
+        }
+    }
+
+    /// Adds to the list of problems.
+    pub fn report(&self, problem: Problem) {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+    }
+
+    /// Head of a share.
+    pub fn share(&self, share: ShareId) -> Option<ShareHead> {
+        self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&share).copied()
+    }
+
+    /// Head of a share, all zero for one that is not here.
+    pub fn head(&self, share: ShareId) -> Head {
+        self.share(share).map_or(NO_HEAD, |share| share.head)
+    }
+}

@@ -1,0 +1,385 @@
+//! The index: the only file that names the `sled` crate (1.0 alpha; ADR 0002 says why).
+//!
+//! Everything in here can be rebuilt from packs and journals, and nothing gets in before those are durable. sled is
+//! flushed now and then; one writer at a time writes, and a flush keeps a prefix of what was written, so what a crash
+//! leaves is the index as it was some time ago. [`Checkpoint`] says from where packs and journals have to be read again.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | blocks | block hash | pack, offset, payload length, plain length: u32 LE each |
+//! | nodes | share, node id | codec-encoded `Node`, tombstones too |
+//! | children | share, parent id, name | node id, live nodes only |
+//! | versions | share, version u64 BE, node id | 0 tombstone, 1 live |
+//! | chains | share, seq u64 BE | chain (32), byte of the record in the journal u64 LE |
+//! | meta | "checkpoint" | codec-encoded `Checkpoint` |
+//!
+//! sled may panic on a damaged file: every call is caught and becomes an error. A tree or iterator that is dropped would
+//! flush if sled's own flusher were off, therefore it is on, with an interval it never reaches.
+
+use super::error::StorageError;
+use super::pack_file::{Location, Place};
+use super::{Page, Position, Result, ShareId};
+use crate::model::{BlockHash, ChainHash, JournalId, Name, Node, NodeId, Seq, StoreId, codec};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Entries per leaf. Every touched leaf is rewritten at a flush, and block hashes touch leaves at random: small leaves
+/// keep flushes short. Part of sled's format.
+const LEAF_FANOUT: usize = 64;
+/// Bytes of leaves that sled keeps in memory.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Ten years: the flusher exists so that dropping a handle does not flush, not to do anything.
+const NEVER_MS: usize = 10 * 365 * 86_400_000;
+/// A damaged file can send sled into an endless loop. Opening takes well under a second otherwise.
+const OPEN_MAX: Duration = Duration::from_secs(30);
+
+type Tree = ::sled::Tree<LEAF_FANOUT>;
+
+/// Up to where the index holds what packs and journals hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The store it belongs to; `None` only in the default.
+    pub store: Option<StoreId>,
+    /// Every record before it is in the index.
+    pub packs_end: Place,
+    /// The packs that were there.
+    pub packs: Vec<u32>,
+    /// Per share: journal, last commit, chain.
+    pub shares: Vec<(ShareId, JournalId, Seq, ChainHash)>,
+}
+
+/// A commit as the index takes it.
+#[derive(Debug)]
+pub struct Applied<'a> {
+    /// Number of the commit, the version of its nodes.
+    pub seq: Seq,
+    /// The chain with it.
+    pub chain: ChainHash,
+    /// Byte of its record in the journal.
+    pub offset: u64,
+    /// The nodes as they are after it.
+    pub nodes: &'a [Node],
+}
+
+/// A handle on the index. One per thread: sled's handles can be sent but not shared.
+#[derive(Clone)]
+pub struct Index {
+    db: ::sled::Db<LEAF_FANOUT>,
+    blocks: Tree,
+    nodes: Tree,
+    children: Tree,
+    versions: Tree,
+    chains: Tree,
+    meta: Tree,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Index")
+    }
+}
+
+/// Runs a call into sled; a panic inside is an error outside.
+fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(io::Error::other("the database panicked")))
+        .map_err(StorageError::Index)
+}
+
+fn broken<T>(found: Option<T>) -> io::Result<T> {
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a value of the index is not valid"))
+}
+
+fn key(share: ShareId, rest: &[&[u8]]) -> Vec<u8> {
+    let mut key = share.as_bytes().to_vec();
+    rest.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+fn node_id(bytes: &[u8]) -> io::Result<NodeId> {
+    broken(bytes.try_into().ok()).map(NodeId::from_bytes)
+}
+
+impl Index {
+    /// Opens or makes the index in `path`, and reads its checkpoint (the default in a new one). Gives up after 30 s; the
+    /// thread that hangs is left behind.
+    pub fn open(path: &Path) -> Result<(Self, Checkpoint)> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let path = path.to_owned();
+        let opener = std::thread::Builder::new().name("open-index".to_owned());
+        opener.spawn(move || {
+            let opened = guarded(|| Self::open_here(&path)).and_then(|index| {
+                let checkpoint = index.checkpoint()?;
+                Ok((index, checkpoint))
+            });
+            // Nobody listens when it took too long.
+            let _ = sender.send(opened);
+        })
+        .map_err(StorageError::Index)?;
+        match receiver.recv_timeout(OPEN_MAX) {
+            Ok(opened) => opened,
+            Err(_) => Err(StorageError::Index(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn open_here(path: &Path) -> io::Result<Self> {
+        super::file::make_dir(path)?;
+        let config = ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
+        let db = config.open::<LEAF_FANOUT>()?;
+        Ok(Self {
+            blocks: db.open_tree("blocks")?,
+            nodes: db.open_tree("nodes")?,
+            children: db.open_tree("children")?,
+            versions: db.open_tree("versions")?,
+            chains: db.open_tree("chains")?,
+            meta: db.open_tree("meta")?,
+            db,
+        })
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        match guarded(|| self.meta.get("checkpoint"))? {
+            Some(bytes) => Ok(codec::decode(&bytes)?),
+            None => Ok(Checkpoint::default()),
+        }
+    }
+
+    /// Writes the checkpoint and flushes everything before it to disk.
+    pub fn flush(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let bytes = codec::encode(checkpoint)?;
+        guarded(|| {
+            self.meta.insert("checkpoint", bytes)?;
+            self.db.flush().map(|_| ())
+        })
+    }
+
+    /// Where a block lies.
+    pub fn block(&self, hash: &BlockHash) -> Result<Option<Location>> {
+        guarded(|| match self.blocks.get(hash.as_bytes())? {
+            Some(bytes) => broken(Location::from_bytes(&bytes)).map(Some),
+            None => Ok(None),
+        })
+    }
+
+    /// Adds blocks. Their records are durable.
+    pub fn add_blocks(&self, blocks: &[(BlockHash, Location)]) -> Result<()> {
+        let mut batch = ::sled::Batch::default();
+        for (hash, location) in blocks {
+            batch.insert(hash.as_bytes(), &location.to_bytes());
+        }
+        guarded(|| self.blocks.apply_batch(batch))
+    }
+
+    /// A node at its latest version.
+    pub fn node(&self, share: ShareId, id: NodeId) -> Result<Option<Node>> {
+        match guarded(|| self.nodes.get(key(share, &[id.as_bytes()])))? {
+            Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The live node of that name in that folder.
+    pub fn child(&self, share: ShareId, parent: NodeId, name: &Name) -> Result<Option<NodeId>> {
+        guarded(|| {
+            let found = self.children.get(key(share, &[parent.as_bytes(), name.as_bytes()]))?;
+            found.map(|bytes| node_id(&bytes)).transpose()
+        })
+    }
+
+    /// The live nodes in a folder.
+    pub fn children(&self, share: ShareId, parent: NodeId) -> Result<Vec<NodeId>> {
+        guarded(|| {
+            let prefix = key(share, &[parent.as_bytes()]);
+            self.children.scan_prefix(prefix).map(|entry| node_id(&entry?.1)).collect()
+        })
+    }
+
+    /// The chain at a commit.
+    pub fn chain(&self, share: ShareId, seq: Seq) -> Result<Option<ChainHash>> {
+        guarded(|| match self.chains.get(key(share, &[&seq.0.to_be_bytes()]))? {
+            Some(bytes) => broken(bytes.first_chunk()).map(|chain| Some(ChainHash::from_bytes(*chain))),
+            None => Ok(None),
+        })
+    }
+
+    /// Takes a durable commit. The journal of the share is the only order; taking a commit again changes nothing, also
+    /// when the index already holds it in part or holds later ones (which is how a replay meets it).
+    pub fn apply(&self, share: ShareId, commit: &Applied<'_>) -> Result<()> {
+        let mut fresh = Vec::with_capacity(commit.nodes.len());
+        let mut old_children = ::sled::Batch::default();
+        let mut old_versions = ::sled::Batch::default();
+        for node in commit.nodes {
+            if let Some(old) = self.node(share, node.id)? {
+                if old.version > node.version {
+                    continue;
+                }
+                old_versions.remove(key(share, &[&old.version.0.to_be_bytes(), old.id.as_bytes()]));
+                if let Some(state) = &old.state
+                    && self.child(share, state.parent, &state.name)? == Some(old.id)
+                {
+                    old_children.remove(key(share, &[state.parent.as_bytes(), state.name.as_bytes()]));
+                }
+            }
+            fresh.push(node);
+        }
+        // Places are freed before the nodes change: a crash in between leaves the old state to find them by.
+        guarded(|| {
+            self.children.apply_batch(old_children)?;
+            self.versions.apply_batch(old_versions)
+        })?;
+        self.insert_nodes(share, &fresh)?;
+        let mut link = commit.chain.as_bytes().to_vec();
+        link.extend_from_slice(&commit.offset.to_le_bytes());
+        guarded(|| self.chains.insert(key(share, &[&commit.seq.0.to_be_bytes()]), link).map(|_| ()))
+    }
+
+    fn insert_nodes(&self, share: ShareId, fresh: &[&Node]) -> Result<()> {
+        let mut nodes = ::sled::Batch::default();
+        let mut children = ::sled::Batch::default();
+        let mut versions = ::sled::Batch::default();
+        for node in fresh {
+            nodes.insert(key(share, &[node.id.as_bytes()]), codec::encode(node)?);
+            let live = u8::from(node.state.is_some());
+            versions.insert(key(share, &[&node.version.0.to_be_bytes(), node.id.as_bytes()]), &[live]);
+            if let Some(state) = &node.state {
+                let place = key(share, &[state.parent.as_bytes(), state.name.as_bytes()]);
+                children.insert(place, node.id.as_bytes());
+            }
+        }
+        guarded(|| {
+            self.nodes.apply_batch(nodes)?;
+            self.children.apply_batch(children)?;
+            self.versions.apply_batch(versions)
+        })
+    }
+
+    /// One page of nodes after `after` (`Journal::read_since`); `head` is filled in by the caller, who also keeps commits
+    /// out meanwhile.
+    pub fn page(
+        &self,
+        share: ShareId,
+        after: Position,
+        nodes_max: usize,
+        with_tombstones: bool,
+        head: super::Head,
+    ) -> Result<Page> {
+        let from = match after.node {
+            Some(node) => key(share, &[&after.seq.0.to_be_bytes(), node.as_bytes(), &[0]]),
+            None => key(share, &[&after.seq.0.saturating_add(1).to_be_bytes()]),
+        };
+        let to = key(share, &[&head.seq.0.saturating_add(1).to_be_bytes()]);
+        let end = Position { seq: after.seq.max(head.seq), node: None };
+        let mut page = Page { nodes: Vec::new(), next: end, complete: true, head };
+        if from >= to {
+            return Ok(page);
+        }
+        let mut last = after;
+        let mut entries = self.versions.range(from..to);
+        while let Some(entry) = guarded(|| entries.next().transpose())? {
+            if entry.1.first() == Some(&0) && !with_tombstones {
+                continue;
+            }
+            if page.nodes.len() >= nodes_max.max(1) {
+                page.next = last;
+                page.complete = false;
+                break;
+            }
+            let id = entry.0.get(24..).unwrap_or_default();
+            let id = guarded(|| node_id(id))?;
+            let node = self.node(share, id)?;
+            let node = guarded(|| broken(node))?;
+            last = Position { seq: node.version, node: Some(id) };
+            page.nodes.push(node);
+        }
+        Ok(page)
+    }
+
+    /// Gives up the index without sled's last flush: after a failed flush that one would fail too, and end the process
+    /// in the middle of whatever it does.
+    pub fn abandon(self) {
+        std::mem::forget(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Kind, NodeState};
+
+    const SHARE: ShareId = ShareId::from_bytes([1; 16]);
+
+    fn node(n: u8, version: u64, name: Option<&str>) -> Node {
+        let state = name.map(|name| NodeState {
+            parent: NodeId::ROOT,
+            name: Name::new(name.as_bytes()).unwrap(),
+            kind: Kind::Folder,
+        });
+        Node { id: NodeId::from_bytes([n; 16]), version: Seq(version), state }
+    }
+
+    fn apply(index: &Index, seq: u64, nodes: &[Node]) {
+        let commit = Applied { seq: Seq(seq), chain: ChainHash::default(), offset: 0, nodes };
+        index.apply(SHARE, &commit).unwrap();
+    }
+
+    /// Names that swap, a name that is freed and taken, a node that dies and comes back.
+    fn history() -> Vec<Vec<Node>> {
+        vec![
+            vec![node(1, 1, Some("a")), node(2, 1, Some("b"))],
+            vec![node(1, 2, Some("b")), node(2, 2, Some("a"))],
+            vec![node(1, 3, None), node(3, 3, Some("b"))],
+            vec![node(1, 4, Some("c")), node(3, 4, Some("d")), node(2, 4, None)],
+        ]
+    }
+
+    type Shown = (Vec<NodeId>, Vec<Node>, Vec<Option<NodeId>>);
+
+    fn shown(index: &Index) -> Shown {
+        let head = super::super::Head { journal: JournalId::from_bytes([0; 16]), seq: Seq(9), chain: ChainHash::default() };
+        let page = index.page(SHARE, Position::default(), 100, true, head).unwrap();
+        let children = index.children(SHARE, NodeId::ROOT).unwrap();
+        let name = |name: &str| index.child(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap();
+        (children, page.nodes, ["a", "b", "c", "d"].map(name).to_vec())
+    }
+
+    #[test]
+    fn replaying_any_tail_over_the_whole_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, _) = Index::open(folder.path()).unwrap();
+        let history = history();
+        for (seq, nodes) in (1..).zip(&history) {
+            apply(&index, seq, nodes);
+        }
+        let before = shown(&index);
+        assert_eq!(before.0.len(), 2);
+        for from in 0..history.len() {
+            for (seq, nodes) in (1..).zip(&history).skip(from) {
+                apply(&index, seq, nodes);
+            }
+            assert_eq!(shown(&index), before, "from {from}");
+        }
+    }
+
+    #[test]
+    fn a_flushed_index_comes_back_with_its_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint {
+            store: Some(StoreId::from_bytes([1; 16])),
+            packs_end: Place { pack: 3, offset: 4 },
+            packs: vec![1, 3],
+            shares: vec![],
+        };
+        let (index, fresh) = Index::open(folder.path()).unwrap();
+        assert_eq!(fresh, Checkpoint::default());
+        apply(&index, 1, &history()[0]);
+        index.flush(&checkpoint).unwrap();
+        drop(index);
+        let (index, found) = Index::open(folder.path()).unwrap();
+        assert_eq!(found, checkpoint);
+        assert_eq!(shown(&index).0.len(), 2);
+    }
+}

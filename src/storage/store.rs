@@ -1,0 +1,295 @@
+//! [`Store`]: the store in a folder. Packs hold the blocks, journal files the commits, sled the index over both.
+//!
+//! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
+
+use super::home::Home;
+use super::keeper::{Keeper, Signal, checkpoint};
+use super::packs::Packs;
+use super::pending::Group;
+use super::readers::Readers;
+use super::recover::{self, Recovered};
+use super::shared::{Problem, Recent, Shared};
+use super::writer::{Prepared, Work, Writer};
+use super::{
+    BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, Page, Position,
+    PutReport, Result, ShareId, StorageError,
+};
+use crate::block::{SealedBlock, VerifiedBlock};
+use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, StoreId};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+
+/// Requests that wait for the storage thread; more wait at the sender.
+const QUEUE_MAX: usize = 256;
+/// Payload bytes of the blocks that wait for the storage thread.
+const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Waiting for the disk is most of what a read does.
+const READ_THREADS: usize = 4;
+
+/// How a store behaves. The default is what `serve` uses.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// A pack that has reached this size is closed, bytes.
+    pub pack_bytes: u64,
+    /// New blocks are refused when less than this would be free on the disk, bytes; 0 never looks.
+    pub free_bytes_min: u64,
+    /// The index is flushed at the latest this long after something changed, ms.
+    pub flush_ms: u64,
+    /// The time that goes into journals, ms since 1970.
+    pub clock: fn() -> u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { pack_bytes: 256 * 1024 * 1024, free_bytes_min: 64 * 1024 * 1024, flush_ms: 5000, clock: now_ms }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// See the module. Dropping it finishes what was accepted, like [`close`](Self::close), but cannot say how that went.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    id: StoreId,
+    queue: mpsc::Sender<Work>,
+    queue_bytes: Arc<Semaphore>,
+    signal: Arc<Signal>,
+    /// `None` once closed.
+    running: Mutex<Option<Running>>,
+    readers: Mutex<Option<Readers>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    writer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    readers: Vec<JoinHandle<()>>,
+    /// Goes last: it holds the lock.
+    home: Home,
+}
+
+impl Store {
+    /// Opens the store in the folder `path`; makes it when the folder is missing or holds nothing but `README.md` and
+    /// `.gitignore`. Blocks while packs and journals are looked at.
+    ///
+    /// # Errors
+    /// A folder that is something else, a store of a newer version, one that is open already, a damaged journal. None of
+    /// them changes anything.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Self>> {
+        let mut ids = IdSource::new(random_seed(path)?);
+        let home = Home::open(path, || Ok(StoreId::from_bytes(ids.bytes16())))?;
+        let Recovered { index, journals, heads, end, start_new_pack, problems } = recover::recover(&home)?;
+        let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            options,
+            packs,
+            recent: Recent { noted: end, ..Recent::default() }.into(),
+            heads: heads.into(),
+            gate: ().into(),
+            failure: Default::default(),
+            damaged: Mutex::default(),
+            problems: problems.into(),
+            events: broadcast::channel(EVENTS_MAX).0,
+        });
+        if start_new_pack {
+            shared.packs.start_pack(end.pack + 1, &shared.failure)?;
+        }
+        index.flush(&checkpoint(&shared, home.id)?)?;
+        let signal = Arc::new(Signal::default());
+        let keeper =
+            Keeper { shared: shared.clone(), index: index.clone(), store: home.id, signal: signal.clone() };
+        let (readers, reader_threads) = Readers::start(&shared, &index, READ_THREADS)?;
+        let writer = Writer {
+            shared: shared.clone(),
+            index,
+            journals,
+            store: home.id,
+            ids,
+            signal: signal.clone(),
+            group: Group::default(),
+            known: Default::default(),
+        };
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let id = home.id;
+        let running = Running {
+            keeper: spawn("keep", path, move || keeper.run())?,
+            writer: spawn("store", path, move || writer.run(requests))?,
+            readers: reader_threads,
+            home,
+        };
+        Ok(Arc::new(Self {
+            shared,
+            id,
+            queue,
+            queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+            signal,
+            running: Mutex::new(Some(running)),
+            readers: Mutex::new(Some(readers)),
+        }))
+    }
+
+    /// The id of this store, from `store.toml`.
+    pub const fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// What was found wrong with the store's files since it was opened. The store works without what is named here.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Finishes what was accepted, brings everything to disk and lets go of the folder. Later calls say `Closed`. Blocks.
+    ///
+    /// # Errors
+    /// The failure that stopped the store, whenever that was.
+    pub fn close(&self) -> Result<()> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(running) = running else { return self.shared.failure.check() };
+        drop(self.readers.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Full means that the storage thread is still taking requests: it ends when it has taken this one.
+        let mut stop = Work::Stop;
+        while let Err(mpsc::error::TrySendError::Full(again)) = self.queue.try_send(stop) {
+            stop = again;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let mut whole = running.writer.join().is_ok();
+        self.signal.stop();
+        whole &= running.keeper.join().is_ok();
+        for reader in running.readers {
+            whole &= reader.join().is_ok();
+        }
+        drop(running.home);
+        if !whole {
+            let source = std::io::Error::other("a thread of the store panicked");
+            let error = StorageError::Io { what: "close", path: self.shared.path.clone(), source };
+            return Err(self.shared.failure.set(error));
+        }
+        self.shared.failure.check()
+    }
+
+    async fn ask<T>(&self, work: Work, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        self.queue.send(work).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> StorageError {
+        self.shared.failure.check().err().unwrap_or(StorageError::Closed)
+    }
+
+    /// Waits until the bytes of these blocks may queue up.
+    async fn room(&self, blocks: &[VerifiedBlock]) -> Result<OwnedSemaphorePermit> {
+        let bytes: usize = blocks.iter().map(|block| block.sealed().payload.len()).sum();
+        let permits = u32::try_from(bytes.min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
+        self.queue_bytes.clone().acquire_many_owned(permits).await.map_err(|_| StorageError::Closed)
+    }
+
+    fn reader(&self) -> Result<Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| self.gone())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`; a failure is in the log either way.
+        let _ = self.close();
+    }
+}
+
+fn spawn(name: &str, path: &Path, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|source| StorageError::Io {
+        what: "start a thread for",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn random_seed(path: &Path) -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| StorageError::Io {
+        what: "draw an id for",
+        path: path.to_owned(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(seed)
+}
+
+impl BlockStore for Store {
+    fn put_many(&self, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+        Box::pin(async move {
+            let permit = self.room(&blocks).await?;
+            let blocks = Prepared::all(blocks)?;
+            let (reply, answer) = oneshot::channel();
+            self.ask(Work::Put(blocks, reply, permit), answer).await
+        })
+    }
+
+    fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
+        Box::pin(async move { self.reader()?.run(move |reader| reader.get_many(&hashes)).await })
+    }
+
+    fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        Box::pin(async move { self.reader()?.run(move |reader| reader.missing(&hashes)).await })
+    }
+}
+
+impl Journal for Store {
+    fn open_share(&self, name: &str) -> BoxFuture<'_, Result<(ShareId, Head)>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.ask(Work::OpenShare(name, reply), answer).await
+        })
+    }
+
+    fn commit(&self, mut request: CommitRequest) -> BoxFuture<'_, Result<Committed>> {
+        Box::pin(async move {
+            let inline = std::mem::take(&mut request.inline);
+            let permit = self.room(&inline).await?;
+            let inline = Prepared::all(inline)?;
+            let (reply, answer) = oneshot::channel();
+            self.ask(Work::Commit(request, inline, reply, permit), answer).await
+        })
+    }
+
+    fn read_since(
+        &self,
+        share: ShareId,
+        after: Position,
+        nodes_max: usize,
+        with_tombstones: bool,
+    ) -> BoxFuture<'_, Result<Page>> {
+        Box::pin(async move {
+            let read = move |reader: &super::readers::Reader| {
+                reader.read_since(share, after, nodes_max, with_tombstones)
+            };
+            self.reader()?.run(read).await
+        })
+    }
+
+    fn head(&self, share: ShareId) -> Head {
+        self.shared.head(share)
+    }
+
+    fn knows(
+        &self,
+        share: ShareId,
+        journal: JournalId,
+        seq: Seq,
+        chain: ChainHash,
+    ) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            self.reader()?.run(move |reader| reader.knows(share, journal, seq, chain)).await
+        })
+    }
+
+    fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {
+        self.shared.events.subscribe()
+    }
+}
