@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod chunk;
+pub mod cli;
 pub mod client;
 pub mod folder;
 pub mod manifest;

@@ -2,7 +2,6 @@
 //!
 //! Conventions: human text on stderr, data on stdout, one line for an error, exit codes as in [`Exit`].
 
-mod demo;
 mod failure;
 mod log;
 mod progress;
@@ -36,8 +35,6 @@ enum Command {
     Serve(serve::Args),
     /// Keep a folder equal to the hub
     Sync(sync::Args),
-    /// Show it all on a temporary store and three folders, and clean up
-    Demo(demo::Args),
 }
 
 /// Runs the command line. The result is the process's exit code.
@@ -54,7 +51,6 @@ pub fn run() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args, voice),
         Command::Sync(args) => sync::run(args, voice),
-        Command::Demo(args) => demo::run(&args, voice),
     };
     match done {
         Ok(exit) => exit,
@@ -63,4 +59,45 @@ pub fn run() -> Exit {
             failure.exit
         }
     }
+}
+
+/// The async runtime of a command.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::General, format!("cannot start: {error}")))
+}
+
+/// Ends at the first SIGTERM or SIGINT. The second one ends the process at once.
+fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let fail = |error| Failure::new(Exit::General, format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut sender = Some(sender);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            match sender.take() {
+                Some(first) => drop(first.send(())),
+                None => std::process::exit(130),
+            }
+        }
+    });
+    Ok(async move {
+        let _ = receiver.await;
+    })
+}
+
+/// Random bytes from the system.
+fn seed() -> Result<[u8; 32], Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| Failure::new(Exit::General, format!("no random bytes: {error}")))?;
+    Ok(seed)
 }

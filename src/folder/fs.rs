@@ -242,6 +242,12 @@ impl Dir {
         Ok(sys::syncfs(self.reopen()?)?)
     }
 
+    /// Bytes that this user may still write on this filesystem.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let disk = sys::fstatvfs(self.reopen()?)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// A descriptor that can be read and synced; the own one can only be looked up from.
     fn reopen(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -397,4 +403,9 @@ pub fn is_loop(error: &io::Error) -> bool {
 /// A path of the user as bytes, for messages.
 pub fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
+}
+
+/// The host's name; empty when it has none that is text.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_str().unwrap_or_default().to_owned()
 }

@@ -110,10 +110,12 @@ pub fn replay(bytes: &[u8]) -> Result<Replayed, Unreadable> {
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         match record::parse(rest) {
-            Parsed::End | Parsed::Torn => break,
-            // A crash can leave a file that grew without its bytes, or the last record with some of its pages only.
-            Parsed::Damaged if is_unfinished(rest) => break,
-            Parsed::Damaged => return Err(Unreadable::Damaged),
+            Parsed::End => break,
+            // A crash can leave a file that ends early, that grew without its bytes, or the last record with some of
+            // its pages only.
+            Parsed::Torn if !holds_record(rest) => break,
+            Parsed::Damaged if is_unfinished(rest) && !holds_record(rest) => break,
+            Parsed::Torn | Parsed::Damaged => return Err(Unreadable::Damaged),
             Parsed::Record { payload, bytes } => {
                 let more = read_payload(payload, &mut batch).ok_or(Unreadable::Damaged)?;
                 at += bytes;
@@ -133,6 +135,23 @@ fn is_unfinished(rest: &[u8]) -> bool {
     let len = rest.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
     let ends_here = usize::try_from(len).is_ok_and(|len| record::HEADER_BYTES + len == rest.len());
     ends_here || rest.iter().all(|byte| *byte == 0)
+}
+
+/// True when a whole record stands anywhere behind the first byte: then what does not parse before it is no torn tail
+/// but a damaged length, and cutting there would lose batches that were durable.
+fn holds_record(rest: &[u8]) -> bool {
+    (1..rest.len()).any(|at| {
+        let rest = rest.get(at..).unwrap_or_default();
+        // Most places are ruled out by the bytes every payload starts with, before a checksum is made.
+        let looks_right = match rest.get(record::HEADER_BYTES) {
+            Some(&(LAST | MORE)) => rest.first_chunk::<4>().is_some_and(|len| {
+                let len = u32::from_le_bytes(*len);
+                len > 0 && usize::try_from(len).is_ok_and(|len| len <= rest.len())
+            }),
+            _ => false,
+        };
+        looks_right && matches!(record::parse(rest), Parsed::Record { .. })
+    })
 }
 
 fn read_payload(payload: &[u8], batch: &mut Vec<Update>) -> Option<bool> {

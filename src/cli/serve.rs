@@ -1,0 +1,74 @@
+//! `dropblock serve`: the hub.
+
+use super::failure::{Exit, Failure, causes};
+use super::text::{self, Voice};
+use crate::server::{self, Config};
+use crate::storage::{Problem, StorageError, Store, StoreOptions};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Run the hub: keep the store and serve clients.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the store; made when it is missing
+    #[arg(long, value_name = "FOLDER", env = "DROPBLOCK_STORE")]
+    store: PathBuf,
+
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_LISTEN")]
+    listen: SocketAddr,
+}
+
+pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
+    let runtime = super::runtime()?;
+    let served = runtime.block_on(serve(&args, &store, voice));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    let closed = store.close().map_err(|error| Failure::general(&error));
+    served?;
+    closed?;
+    Ok(Exit::Ok)
+}
+
+async fn serve(args: &Args, store: &Arc<Store>, voice: Voice) -> Result<(), Failure> {
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
+    let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
+    for problem in store.problems() {
+        tracing::warn!("{}", describe(&problem));
+    }
+    text::data(&format!("listening on {address}"));
+    let stop = super::stop_signal()?;
+    let config = Config::new(store.id(), super::seed()?);
+    let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
+    ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
+    voice.say("stopped");
+    Ok(())
+}
+
+fn open_failure(error: &StorageError) -> Failure {
+    let exit = match error {
+        StorageError::Locked(_) => Exit::Locked,
+        _ => Exit::General,
+    };
+    Failure::new(exit, causes(error))
+}
+
+fn describe(problem: &Problem) -> String {
+    match problem {
+        Problem::DamagedPack { path, from, to } => {
+            format!("{} is damaged from byte {from} to {to}: blocks in it are lost", path.display())
+        }
+        Problem::MissingPack(path) => format!("{} is missing: blocks in it are lost", path.display()),
+        Problem::DamagedBlock(hash) => format!("block {hash} is damaged"),
+        Problem::CutTail { path, bytes } => {
+            format!("{}: {bytes} bytes of an unfinished write were cut off", path.display())
+        }
+        Problem::RebuiltIndex { kept: Some(path) } => {
+            format!("the index was built anew; the old one is {}", path.display())
+        }
+        Problem::RebuiltIndex { kept: None } => "the index was built anew".to_owned(),
+    }
+}

@@ -1,0 +1,234 @@
+//! `dropblock sync`: keep a folder equal to the hub, once or for good.
+
+use super::failure::{Exit, Failure, causes};
+use super::progress::Display;
+use super::text::{self, Voice};
+use crate::client::{Client, ClientError, Config, Done, News};
+use crate::folder::FolderError;
+use crate::model::counters::Counters;
+use crate::model::limits;
+use crate::model::path::escape;
+use crate::wire::{ErrorCode, WireError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Keep a folder equal to the hub.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder to sync; made when it is missing
+    folder: PathBuf,
+
+    /// Address of the hub
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_SERVER")]
+    server: String,
+
+    /// Sync both ways until nothing is left, then exit
+    #[arg(long)]
+    once: bool,
+
+    /// Seconds between two polls
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, env = "DROPBLOCK_POLL")]
+    poll: Duration,
+
+    /// Name of this device, used in the names of conflict copies [default: the host's name]
+    #[arg(long, value_name = "NAME", value_parser = device_name, env = "DROPBLOCK_DEVICE")]
+    device: Option<String>,
+
+    /// Name of the share on the hub
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = share_name, env = "DROPBLOCK_SHARE")]
+    share: String,
+
+    /// Send deletes even when most files are gone
+    #[arg(long)]
+    allow_mass_delete: bool,
+}
+
+pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    let runtime = super::runtime()?;
+    let ended = runtime.block_on(sync(args, voice));
+    // A read that hangs on a dead disk must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    let stop = super::stop_signal()?;
+    let connected = Arc::new(AtomicBool::new(false));
+    let display = Display::new(voice);
+    let config = Config {
+        server: args.server.clone(),
+        share: args.share.clone(),
+        device_name: args.device.clone().unwrap_or_else(host_name),
+        poll: args.poll,
+        allow_mass_delete: args.allow_mass_delete,
+        threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8),
+        now: Arc::new(|| jiff::Zoned::now().strftime("%Y-%m-%d %H-%M-%S").to_string()),
+        seed: super::seed()?,
+        news: teller(&args, voice, &display, connected),
+    };
+    let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    let start = Instant::now();
+    let mut client = Client::open(&args.folder, config, now_ns).map_err(|error| failure(&error))?;
+    let counters = client.counters();
+    display.show(client.progress(), counters.clone());
+    if !args.once {
+        let ended = client.run_forever(stop).await;
+        display.end();
+        ended.map_err(|error| failure(&error))?;
+        return Ok(Exit::Ok);
+    }
+    let ended = tokio::select! {
+        ended = client.run_once() => ended,
+        () = stop => {
+            display.end();
+            return Err(Failure::new(Exit::Interrupted, "interrupted; the next run goes on from here"));
+        }
+    };
+    display.end();
+    let done = ended.map_err(|error| failure(&error))?;
+    Ok(summary(&args, voice, &done, &counters, start.elapsed()))
+}
+
+/// The last line of a one-time sync.
+fn summary(args: &Args, voice: Voice, done: &Done, counters: &Counters, time: Duration) -> Exit {
+    let conflicts = match counters.conflicts.get() {
+        0 => String::new(),
+        n => format!(", {}", text::count(n, "conflict copy", "conflict copies")),
+    };
+    let state = if done.problems.is_empty() { "in sync with" } else { "synced with" };
+    let skipped = match done.problems.len() {
+        0 => String::new(),
+        n => format!(", {} skipped", text::count(n as u64, "path", "paths")),
+    };
+    voice.say(&format!(
+        "{state} {}: {} sent, {} received{conflicts}{skipped}; {} out, {} in, {}",
+        args.server,
+        text::count(counters.nodes_sent.get(), "change", "changes"),
+        counters.nodes_received.get(),
+        text::bytes(counters.wire_bytes_sent.get()),
+        text::bytes(counters.wire_bytes_received.get()),
+        text::duration(time),
+    ));
+    if done.problems.is_empty() { Exit::Ok } else { Exit::Partial }
+}
+
+/// Turns what happens into lines.
+fn teller(
+    args: &Args,
+    voice: Voice,
+    display: &Display,
+    connected: Arc<AtomicBool>,
+) -> Arc<dyn Fn(News) + Send + Sync> {
+    let (server, once, display) = (args.server.clone(), args.once, display.clone());
+    let folder = escape(args.folder.as_os_str().as_encoded_bytes());
+    let lost = AtomicBool::new(false);
+    Arc::new(move |news| {
+        let line = match news {
+            News::Connected => {
+                let again = connected.swap(true, Ordering::Relaxed);
+                if !(again && lost.swap(false, Ordering::Relaxed)) {
+                    return;
+                }
+                format!("connected to {server} again")
+            }
+            News::Lost(error) => {
+                if lost.swap(true, Ordering::Relaxed) {
+                    return;
+                }
+                format!("{}; trying again until it works", reason(&error))
+            }
+            News::InSync if once => return,
+            News::InSync => format!("{folder} is in sync with {server}"),
+            News::Conflict(path) => format!("two versions met; the other one is kept as {path}"),
+            News::Problem(line) => format!("skipped: {line}"),
+            News::Special(paths) => {
+                let shown: Vec<String> = paths.iter().take(3).map(ToString::to_string).collect();
+                let more = if paths.len() > 3 { ", …" } else { "" };
+                format!("left alone (sockets, fifos and devices are not synced): {}{more}", shown.join(", "))
+            }
+            News::Held(error) => causes(&error),
+            News::Rejoining => {
+                format!(
+                    "{server} does not know this folder's past (another store, or an older copy): joining both, deleting nothing"
+                )
+            }
+            News::Recovered(paths) => {
+                format!(
+                    "an earlier run was interrupted: {} put back",
+                    text::count(paths.len() as u64, "path", "paths")
+                )
+            }
+            News::StateSetAside(name) => {
+                format!(
+                    "the state in {folder}/.dropblock was damaged and is kept as {name}; joining as at first sync"
+                )
+            }
+            News::WatchLimited(advice) => advice.to_owned(),
+        };
+        display.line(voice, &line);
+    })
+}
+
+fn failure(error: &ClientError) -> Failure {
+    let exit = match error {
+        ClientError::Folder(FolderError::Locked { .. }) => Exit::Locked,
+        ClientError::Held { .. } => Exit::Partial,
+        ClientError::Wire { source, .. } | ClientError::Connection(source) => match source.code() {
+            ErrorCode::Auth => Exit::NotAuthorised,
+            _ if matches!(source, WireError::Timeout { .. }) => Exit::TimedOut,
+            _ => Exit::General,
+        },
+        _ => Exit::General,
+    };
+    Failure::new(exit, reason(error))
+}
+
+/// What happened and what to do about it.
+fn reason(error: &ClientError) -> String {
+    let line = causes(error);
+    match error {
+        ClientError::Unreachable { .. } => format!("{line}; is `dropblock serve` running there?"),
+        ClientError::Wire { source, .. } if is_nonsense(source) => {
+            format!("{line}; is it a dropblock server?")
+        }
+        ClientError::Folder(FolderError::NoSpace { .. }) => {
+            format!("{line}; nothing was lost, free some and run again")
+        }
+        _ => line,
+    }
+}
+
+fn is_nonsense(error: &WireError) -> bool {
+    !matches!(error, WireError::Goodbye { .. } | WireError::Failed { .. } | WireError::Version { .. })
+}
+
+fn host_name() -> String {
+    let name = crate::folder::fs::host_name();
+    device_name(&name).unwrap_or_else(|_| "device".to_owned())
+}
+
+fn device_name(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text.len() <= limits::DEVICE_NAME_BYTES_MAX
+        && !text.chars().any(char::is_control);
+    if fits { Ok(text.to_owned()) } else { Err("1 to 64 bytes without control characters".to_owned()) }
+}
+
+fn share_name(text: &str) -> Result<String, String> {
+    if crate::wire::handshake::is_share_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 64 bytes without control characters and slashes".to_owned())
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    if (0.01..=86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("between 0.01 and 86400 seconds".to_owned())
+    }
+}

@@ -1,0 +1,129 @@
+//! Staged files: sparse, resumed, finished.
+
+use super::*;
+use crate::folder::stage::StagedFile;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+const KIB: usize = 1024;
+
+fn allocated(world: &World) -> u64 {
+    let entry = fs::read_dir(world.path(".dropblock/stage")).unwrap().next().unwrap().unwrap();
+    entry.metadata().unwrap().blocks() * 512
+}
+
+#[test]
+fn zeros_become_holes_wherever_they_stand_and_the_bytes_are_right() {
+    let mut world = World::new();
+    let mut bytes = vec![0; 300 * KIB];
+    bytes[10] = 1;
+    bytes[100 * KIB + 7..101 * KIB].fill(2);
+    bytes[299 * KIB + 3] = 3;
+    // Pieces that do not begin at pages.
+    for piece in [64 * KIB, 5000, 3 * KIB] {
+        let id = world.ids.node();
+        let file = StagedFile::create(&world.folder, id, &content(&bytes)).unwrap();
+        for (n, part) in bytes.chunks(piece).enumerate() {
+            file.write_at((n * piece) as u64, part).unwrap();
+        }
+        if piece == 64 * KIB {
+            assert!(allocated(&world) < 40 * KIB as u64, "{}", allocated(&world));
+        }
+        let staged = file.finish(&world.folder, false, 5).unwrap();
+        assert_eq!(fs::read(world.path(".dropblock/stage").join(staged.name.as_os_str())).unwrap(), bytes);
+        world.folder.discard_staged(&staged).unwrap();
+    }
+}
+
+#[test]
+fn an_interrupted_download_goes_on_with_its_good_blocks() {
+    let mut world = World::new();
+    let bytes: Vec<u8> = (0..=250).cycle().take(100 * KIB).collect();
+    let chunks: Vec<_> = bytes
+        .chunks(10 * KIB)
+        .enumerate()
+        .map(|(n, chunk)| ((n * 10 * KIB) as u64, u32::try_from(chunk.len()).unwrap(), BlockHash::of(chunk)))
+        .collect();
+    let id = world.ids.node();
+    let file = StagedFile::create(&world.folder, id, &content(&bytes)).unwrap();
+    assert!(!file.is_resumed());
+    assert_eq!(file.check(chunks.clone()).unwrap(), [false; 10]);
+    for n in [0, 3, 9] {
+        file.write_at((n * 10 * KIB) as u64, &bytes[n * 10 * KIB..][..10 * KIB]).unwrap();
+    }
+    file.write_at(5 * 10 * KIB as u64, &[7; 100]).unwrap();
+    drop(file);
+    let mut world = world.restart();
+    let now_ns = world.stamp("").mtime_ns;
+    let recovered = world.folder.recover(&world.state, now_ns, &mut crate::folder::rescue_name).unwrap();
+    assert_eq!(recovered.partials, 1);
+    let file = StagedFile::create(&world.folder, id, &content(&bytes)).unwrap();
+    assert!(file.is_resumed());
+    let good = file.check(chunks.clone()).unwrap();
+    assert_eq!(good, [true, false, false, true, false, false, false, false, false, true]);
+    for (n, _) in good.iter().enumerate().filter(|(_, good)| !**good) {
+        file.write_at((n * 10 * KIB) as u64, &bytes[n * 10 * KIB..][..10 * KIB]).unwrap();
+    }
+    let staged = file.finish(&world.folder, false, 5).unwrap();
+    world.folder.place(&staged, &rel("a"), None, &mut || name("x")).unwrap();
+    assert_eq!(world.read("a"), bytes);
+    // A week later nobody wants the rest any more.
+    let other = world.ids.node();
+    drop(StagedFile::create(&world.folder, other, &content(&bytes)).unwrap());
+    let later = now_ns + 2 * crate::folder::recover::PARTIAL_KEEP_NS;
+    let recovered = world.folder.recover(&world.state, later, &mut crate::folder::rescue_name).unwrap();
+    assert_eq!((recovered.partials, recovered.removed), (0, 1));
+}
+
+#[test]
+fn zeros_over_old_bytes_of_a_resumed_file_are_zeros() {
+    let mut world = World::new();
+    let bytes = vec![0; 64 * KIB];
+    let id = world.ids.node();
+    let file = StagedFile::create(&world.folder, id, &content(&bytes)).unwrap();
+    file.write_at(0, &vec![9; 64 * KIB]).unwrap();
+    drop(file);
+    let file = StagedFile::create(&world.folder, id, &content(&bytes)).unwrap();
+    file.write_at(0, &bytes).unwrap();
+    let staged = file.finish(&world.folder, false, 5).unwrap();
+    world.folder.place(&staged, &rel("a"), None, &mut || name("x")).unwrap();
+    assert_eq!(world.read("a"), bytes);
+}
+
+#[test]
+fn bytes_are_copied_from_a_file_that_is_here_with_its_holes() {
+    let mut world = World::new();
+    let mut old = vec![0; 2048 * KIB];
+    old[1000 * KIB..1010 * KIB].fill(5);
+    world.write("old", b"");
+    let file = fs::OpenOptions::new().write(true).open(world.path("old")).unwrap();
+    file.set_len(old.len() as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[5; 10 * KIB], 1000 * KIB as u64).unwrap();
+    let (from, _) = world.folder.open_file(&rel("old")).unwrap().unwrap();
+    let mut new = vec![1; 100];
+    new.extend_from_slice(&old[500 * KIB..1500 * KIB]);
+    let id = world.ids.node();
+    let mut staged = StagedFile::create(&world.folder, id, &content(&new)).unwrap();
+    staged.write_at(0, &new[..100]).unwrap();
+    assert!(staged.copy_from(&from, 500 * KIB as u64, 100, 1000 * KIB as u64).unwrap());
+    assert!(allocated(&world) < 64 * KIB as u64);
+    assert!(!staged.copy_from(&from, 2000 * KIB as u64, 0, 100 * KIB as u64).unwrap());
+    let staged = staged.finish(&world.folder, true, 5).unwrap();
+    world.folder.place(&staged, &rel("new"), None, &mut || name("x")).unwrap();
+    assert!(world.read("new") == new);
+    assert_eq!(fs::metadata(world.path("new")).unwrap().permissions().mode() & 0o111, 0o111);
+}
+
+#[test]
+fn many_finished_files_are_synced_at_once() {
+    let mut world = World::new();
+    let mut all = Vec::new();
+    for n in 0..300u32 {
+        let id = world.ids.node();
+        all.push(world.staged(id, &n.to_le_bytes()));
+    }
+    let id = world.ids.node();
+    all.push(world.folder.stage_symlink(id, b"target", 5).unwrap());
+    world.folder.sync_staged(&all).unwrap();
+    world.folder.sync_staged(&all[290..]).unwrap();
+}
