@@ -1,11 +1,8 @@
 //! Scanning: what on disk differs from the base.
 //!
 //! No content is read: a file whose stamp differs is reported as touched, and the client reads it to see whether its
-//! bytes differ too. First the disk is listed ([`walk`]), then the listing is matched with the base ([`matching`]):
+//! bytes differ too. First the disk is listed (`walk`), then the listing is matched with the base (`matching`):
 //! the first part does all IO and decides nothing, the second decides everything and does no IO.
-//!
-//! [`walk`]: super::walk
-//! [`matching`]: super::matching
 
 use super::{Folder, FolderError, Stamp, State, matching, walk};
 use crate::model::{IdSource, Name, NodeId, RelPath};
