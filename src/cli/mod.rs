@@ -97,6 +97,7 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
 /// Random bytes from the system.
 fn seed() -> Result<[u8; 32], Failure> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| Failure::new(Exit::General, format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| Failure::new(Exit::General, format!("no random bytes: {error}")))?;
     Ok(seed)
 }

@@ -3,7 +3,7 @@
 use super::failure::{Exit, Failure, causes};
 use super::text::{self, Voice};
 use crate::server::{self, Config};
-use crate::storage::{StorageError, Store, StoreOptions};
+use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ async fn serve(args: &Args, store: &Arc<Store>, voice: Voice) -> Result<(), Fail
         .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
-        tracing::warn!(%problem, "store");
+        tracing::warn!("{}", describe(&problem));
     }
     text::data(&format!("listening on {address}"));
     let stop = super::stop_signal()?;
@@ -54,4 +54,21 @@ fn open_failure(error: &StorageError) -> Failure {
         _ => Exit::General,
     };
     Failure::new(exit, causes(error))
+}
+
+fn describe(problem: &Problem) -> String {
+    match problem {
+        Problem::DamagedPack { path, from, to } => {
+            format!("{} is damaged from byte {from} to {to}: blocks in it are lost", path.display())
+        }
+        Problem::MissingPack(path) => format!("{} is missing: blocks in it are lost", path.display()),
+        Problem::DamagedBlock(hash) => format!("block {hash} is damaged"),
+        Problem::CutTail { path, bytes } => {
+            format!("{}: {bytes} bytes of an unfinished write were cut off", path.display())
+        }
+        Problem::RebuiltIndex { kept: Some(path) } => {
+            format!("the index was built anew; the old one is {}", path.display())
+        }
+        Problem::RebuiltIndex { kept: None } => "the index was built anew".to_owned(),
+    }
 }

@@ -150,13 +150,20 @@ fn teller(
             }
             News::Held(error) => causes(&error),
             News::Rejoining => {
-                format!("{server} does not know this folder's past (another store, or an older copy): joining both, deleting nothing")
+                format!(
+                    "{server} does not know this folder's past (another store, or an older copy): joining both, deleting nothing"
+                )
             }
             News::Recovered(paths) => {
-                format!("an earlier run was interrupted: {} put back", text::count(paths.len() as u64, "path", "paths"))
+                format!(
+                    "an earlier run was interrupted: {} put back",
+                    text::count(paths.len() as u64, "path", "paths")
+                )
             }
             News::StateSetAside(name) => {
-                format!("the state in {folder}/.dropblock was damaged and is kept as {name}; joining as at first sync")
+                format!(
+                    "the state in {folder}/.dropblock was damaged and is kept as {name}; joining as at first sync"
+                )
             }
             News::WatchLimited(advice) => advice.to_owned(),
         };
@@ -186,7 +193,9 @@ fn reason(error: &ClientError) -> String {
         ClientError::Wire { source, .. } if is_nonsense(source) => {
             format!("{line}; is it a dropblock server?")
         }
-        ClientError::Folder(FolderError::NoSpace { .. }) => format!("{line}; nothing was lost, free some and run again"),
+        ClientError::Folder(FolderError::NoSpace { .. }) => {
+            format!("{line}; nothing was lost, free some and run again")
+        }
         _ => line,
     }
 }
@@ -201,7 +210,9 @@ fn host_name() -> String {
 }
 
 fn device_name(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty() && text.len() <= limits::DEVICE_NAME_BYTES_MAX && !text.chars().any(char::is_control);
+    let fits = !text.is_empty()
+        && text.len() <= limits::DEVICE_NAME_BYTES_MAX
+        && !text.chars().any(char::is_control);
     if fits { Ok(text.to_owned()) } else { Err("1 to 64 bytes without control characters".to_owned()) }
 }
 

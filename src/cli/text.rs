@@ -48,7 +48,11 @@ pub fn bytes(n: u64) -> String {
         }
         tenths /= 1000;
     }
-    if tenths >= 1000 { format!("{} {unit}", tenths / 10) } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+    if tenths >= 1000 {
+        format!("{} {unit}", tenths / 10)
+    } else {
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    }
 }
 
 /// `12 ms`, `3.4 s`, `5 min 10 s`.

@@ -16,7 +16,8 @@ impl Session<'_> {
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
             let done = self.connection.commit(batch.clone(), &blocks).await?;
-            let agreed = self.client.cycle.committed(&self.client.state.base, &batch, &done.refused, done.head.seq);
+            let agreed =
+                self.client.cycle.committed(&self.client.state.base, &batch, &done.refused, done.head.seq);
             self.client.save(agreed, false)?;
             for (index, refusal) in &done.refused {
                 let change = usize::try_from(*index).ok().and_then(|index| batch.get(index));

@@ -64,11 +64,20 @@ impl Fetcher {
     /// # Errors
     /// When the connection is lost or the disk is full. What concerns one file is in its result.
     pub async fn fetch(&self, batch: Vec<Wanted>) -> Result<Vec<Fetched>, ClientError> {
-        let (small, large): (Vec<_>, Vec<_>) = batch.into_iter().partition(|wanted| wanted.content.root.level == 0);
+        let (small, large): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|wanted| wanted.content.root.level == 0);
         let mut fetched = self.fetch_small(small).await?;
         for wanted in large {
             let id = wanted.id;
-            fetched.push((id, keep_one(self.fetch_large(wanted).await)?));
+            let done = match self.fetch_large(wanted).await {
+                // The half of a file that does not fit takes the room of those that do.
+                Err(ClientError::Folder(error @ FolderError::NoSpace { .. })) => {
+                    self.folder.discard_partials(id)?;
+                    Err(ClientError::Folder(error))
+                }
+                done => keep_one(done)?,
+            };
+            fetched.push((id, done));
         }
         Ok(fetched)
     }
@@ -100,7 +109,9 @@ impl Fetcher {
         let mut request = Vec::new();
         let mut bytes = 0;
         for (hash, size) in order {
-            if (bytes + size > REQUEST_BYTES || request.len() >= limits::HASHES_PER_REQUEST_MAX) && !request.is_empty() {
+            if (bytes + size > REQUEST_BYTES || request.len() >= limits::HASHES_PER_REQUEST_MAX)
+                && !request.is_empty()
+            {
                 self.spawn_request(&mut tasks, std::mem::take(&mut request), bytes, &mut fetched).await?;
                 bytes = 0;
             }
@@ -217,6 +228,7 @@ impl Fetcher {
     async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
         let (fetcher, source) = (self.clone(), wanted.clone());
         let (file, reusable) = blocking(move || {
+            fetcher.folder.check_room(source.content.size)?;
             let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
             Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
         })
@@ -386,7 +398,9 @@ impl Reusable {
     fn open(folder: &Folder, sources: &[(RelPath, FileContent)]) -> Self {
         let mut reusable = Self::default();
         for (path, content) in sources {
-            let (Some(chunks), Ok(Some((file, _)))) = (known::chunks_of(folder, content), folder.open_file(path)) else {
+            let (Some(chunks), Ok(Some((file, _)))) =
+                (known::chunks_of(folder, content), folder.open_file(path))
+            else {
                 continue;
             };
             let index = reusable.files.len();
@@ -423,7 +437,6 @@ async fn blocking<T: Send + 'static>(
 fn keep_one<T>(result: Result<T, ClientError>) -> Result<Result<T, ClientError>, ClientError> {
     match result {
         Err(ClientError::Folder(error)) if super::place::concerns_all(&error) => Err(error.into()),
-        Err(ClientError::Folder(error @ FolderError::NoSpace { .. })) => Err(error.into()),
         Err(error @ (ClientError::BlocksLost { .. } | ClientError::Manifest(_) | ClientError::Folder(_))) => {
             Ok(Err(error))
         }

@@ -176,7 +176,8 @@ impl Client {
     }
 
     fn index_roots(&mut self) {
-        let files = self.state.base.iter().filter_map(|(id, node)| Some((node.state.kind.content()?.root.hash, id)));
+        let files =
+            self.state.base.iter().filter_map(|(id, node)| Some((node.state.kind.content()?.root.hash, id)));
         self.roots = files.collect();
     }
 

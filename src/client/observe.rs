@@ -31,7 +31,9 @@ impl Session<'_> {
             self.client.trigger.quiet(Duration::from_millis(250), Duration::from_secs(10)).await;
             seen = self.look(&Scope::Full)?;
         }
-        if let Some(held) = mass_delete(seen.missing, seen.tracked).filter(|_| !self.client.config.allow_mass_delete) {
+        if let Some(held) =
+            mass_delete(seen.missing, seen.tracked).filter(|_| !self.client.config.allow_mass_delete)
+        {
             let folder = crate::folder::ShownPath::from(self.client.folder.path()).to_string();
             return Err(ClientError::Held { held, folder });
         }
@@ -129,7 +131,8 @@ impl Session<'_> {
             .values()
             .filter_map(|found| {
                 let path = disk.path_of(found.parent)?.join(&found.name);
-                let base = self.client.state.base.get(found.id).and_then(|node| node.state.kind.content()).cloned();
+                let base =
+                    self.client.state.base.get(found.id).and_then(|node| node.state.kind.content()).cloned();
                 let base = base.filter(|_| !self.client.reupload.contains(&found.id));
                 Some(Job { id: found.id, path, base })
             })
@@ -145,16 +148,21 @@ impl Session<'_> {
         };
         let shown = path.as_ref().map(ToString::to_string).unwrap_or_default();
         match outcome {
-            Outcome::Read { content, stamp } => {
+            Outcome::Read { content, stamp, unrested } => {
                 self.client.progress.add_files(1);
                 let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
+                if unrested {
+                    self.look_again_soon(path.as_ref());
+                }
+                let stamp = if unrested { stamp.distrusted() } else { stamp };
                 self.take_node(&found, kind, stamp, looks);
             }
             Outcome::Gone => self.look_again(path.as_ref()),
             Outcome::Changing => {
                 self.client.held.insert(found.id);
                 self.look_again(path.as_ref());
-                self.client.problem(shown.clone(), format!("{shown}: changes while it is read; left for later"));
+                self.client
+                    .problem(shown.clone(), format!("{shown}: changes while it is read; left for later"));
             }
             Outcome::Unreadable(error) => {
                 self.client.held.insert(found.id);

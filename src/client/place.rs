@@ -28,7 +28,8 @@ pub struct Report {
 impl Report {
     fn leave(&mut self, id: NodeId, path: Option<&RelPath>) {
         self.left.insert(id);
-        self.dirty.insert(path.and_then(RelPath::split_last).map_or_else(RelPath::root, |(parent, _)| parent));
+        self.dirty
+            .insert(path.and_then(RelPath::split_last).map_or_else(RelPath::root, |(parent, _)| parent));
     }
 
     fn touch(&mut self, path: &RelPath) {
@@ -58,8 +59,14 @@ pub fn structure(
     disk: &mut Overlay<'_>,
     stamp_of: &dyn Fn(NodeId) -> Option<Stamp>,
 ) -> Result<Report, FolderError> {
-    let mut builder =
-        Builder { folder, disk, stamp_of, stamps: BTreeMap::new(), parked: BTreeMap::new(), report: Report::default() };
+    let mut builder = Builder {
+        folder,
+        disk,
+        stamp_of,
+        stamps: BTreeMap::new(),
+        parked: BTreeMap::new(),
+        report: Report::default(),
+    };
     for op in ops {
         match builder.run(op) {
             Err(error) if concerns_all(&error) => return Err(error),
@@ -127,7 +134,9 @@ impl Builder<'_, '_> {
     }
 
     fn move_to(&mut self, id: NodeId, parent: NodeId, name: &Name) -> Result<(), FolderError> {
-        let (Some(to), Some(stamp)) = (self.path_in(parent, name), self.stamp(id)) else { return self.lost(id) };
+        let (Some(to), Some(stamp)) = (self.path_in(parent, name), self.stamp(id)) else {
+            return self.lost(id);
+        };
         let was = match self.parked.get(&id) {
             Some(state) => state.clone(),
             None => match self.disk.state(id) {
@@ -149,7 +158,8 @@ impl Builder<'_, '_> {
     }
 
     fn meta(&mut self, id: NodeId, kind: &Kind) -> Result<(), FolderError> {
-        let (Some(path), Some(stamp), Some(state)) = (self.disk.path_of(id), self.stamp(id), self.disk.state(id).cloned())
+        let (Some(path), Some(stamp), Some(state)) =
+            (self.disk.path_of(id), self.stamp(id), self.disk.state(id).cloned())
         else {
             return self.lost(id);
         };

@@ -162,7 +162,9 @@ async fn every_page_size_gives_each_node_once_at_its_latest_version(store: &dyn 
     let whole = all(store, share, Position::default(), 100, true).await;
     let order: Vec<(u64, NodeId)> = whole.iter().map(|node| (node.version.0, node.id)).collect();
     let expected: Vec<(u64, NodeId)> =
-        [(1, 4), (1, 6), (1, 7), (1, 8), (1, 9), (2, 1), (2, 2), (3, 3), (3, 5)].map(|(v, n)| (v, id(n))).to_vec();
+        [(1, 4), (1, 6), (1, 7), (1, 8), (1, 9), (2, 1), (2, 2), (3, 3), (3, 5)]
+            .map(|(v, n)| (v, id(n)))
+            .to_vec();
     assert_eq!(order, expected);
     for max in 1..12 {
         assert_eq!(all(store, share, Position::default(), max, true).await, whole, "{max}");
@@ -189,7 +191,11 @@ async fn a_manifest_stands_only_with_all_its_blocks(store: &dyn Both) {
     store.put_many(chunks.iter().skip(1).map(seal).collect()).await.unwrap();
     assert_eq!(commit(store, share, change()).await.refused, [(0, Refusal::MissingBlocks)]);
     store.put_many(nodes.iter().map(seal).collect()).await.unwrap();
-    assert_eq!(commit(store, share, change()).await.refused, [(0, Refusal::MissingBlocks)], "one chunk short");
+    assert_eq!(
+        commit(store, share, change()).await.refused,
+        [(0, Refusal::MissingBlocks)],
+        "one chunk short"
+    );
     store.put_many(vec![seal(&chunks[0])]).await.unwrap();
     assert!(commit(store, share, change()).await.refused.is_empty());
 }

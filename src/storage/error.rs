@@ -25,7 +25,9 @@ pub enum StorageError {
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
     /// A file of the store is not what was written, and the store cannot do without it.
-    #[error("{path} is damaged at byte {offset}: put back a copy of the store from before, nothing was changed")]
+    #[error(
+        "{path} is damaged at byte {offset}: put back a copy of the store from before, nothing was changed"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,

@@ -98,7 +98,9 @@ fn may_become_a_store(path: &Path) -> Result<bool> {
 }
 
 fn text(id: StoreId) -> String {
-    format!("# A dropblock store. docs/FORMAT.md describes every file.\nformat = \"{FORMAT}\"\nstore = \"{id}\"\n")
+    format!(
+        "# A dropblock store. docs/FORMAT.md describes every file.\nformat = \"{FORMAT}\"\nstore = \"{id}\"\n"
+    )
 }
 
 fn read(path: &Path) -> Result<StoreId> {

@@ -238,9 +238,10 @@ impl<'a> Iterator for Commits<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let split = self.0.split_first_chunk::<4>().and_then(|(len, rest)| {
-            rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)
-        });
+        let split = self
+            .0
+            .split_first_chunk::<4>()
+            .and_then(|(len, rest)| rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?));
         match split {
             Some((commit, rest)) => {
                 self.0 = rest;
@@ -369,7 +370,11 @@ mod tests {
         for cut in last as usize..bytes.len() {
             std::fs::write(journal.path(), &bytes[..cut]).unwrap();
             let (seqs, verified) = read(journal.path()).unwrap();
-            assert_eq!((seqs, verified.len, verified.torn), (vec![1, 2], last, cut as u64 - last), "cut at {cut}");
+            assert_eq!(
+                (seqs, verified.len, verified.torn),
+                (vec![1, 2], last, cut as u64 - last),
+                "cut at {cut}"
+            );
             // The file may also have its full length with the end never written.
             let mut zeros = bytes[..cut].to_vec();
             zeros.resize(bytes.len(), 0);

@@ -166,8 +166,10 @@ pub fn checkpoint(shared: &Shared, store: StoreId) -> Result<Checkpoint> {
         first_waiting.unwrap_or(recent.noted).min(recent.noted).min(shared.packs.synced())
     };
     let heads = shared.heads.read().unwrap_or_else(PoisonError::into_inner);
-    let shares = heads.iter().map(|(share, at)| (*share, at.head.journal, at.head.seq, at.head.chain)).collect();
-    let packs = packs::list(&shared.path.join("packs"))?.into_keys().filter(|n| *n <= packs_end.pack).collect();
+    let shares =
+        heads.iter().map(|(share, at)| (*share, at.head.journal, at.head.seq, at.head.chain)).collect();
+    let packs =
+        packs::list(&shared.path.join("packs"))?.into_keys().filter(|n| *n <= packs_end.pack).collect();
     Ok(Checkpoint { store: Some(store), packs_end, packs, shares })
 }
 

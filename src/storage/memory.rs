@@ -103,8 +103,12 @@ impl State {
         let prev = share.head.seq;
         let refused: Vec<(u32, Refusal)> =
             (0u32..).zip(&verdicts).filter_map(|(number, verdict)| Some((number, (*verdict)?))).collect();
-        let standing: Vec<Change> =
-            changes.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(c, _)| c).collect();
+        let standing: Vec<Change> = changes
+            .into_iter()
+            .zip(&verdicts)
+            .filter(|(_, verdict)| verdict.is_none())
+            .map(|(c, _)| c)
+            .collect();
         if standing.is_empty() {
             return Ok(Committed { prev, head: share.head, nodes: Vec::new(), refused });
         }
@@ -122,8 +126,10 @@ impl State {
 impl Share {
     fn apply(&mut self, device: String, changes: Vec<Change>) -> Result<Vec<Node>> {
         let seq = self.head.seq.next();
-        let nodes: Vec<Node> =
-            changes.iter().map(|change| Node { id: change.id, version: seq, state: change.state.clone() }).collect();
+        let nodes: Vec<Node> = changes
+            .iter()
+            .map(|change| Node { id: change.id, version: seq, state: change.state.clone() })
+            .collect();
         for node in &nodes {
             if let Some(old) = self.nodes.get(&node.id) {
                 self.versions.remove(&(old.version, old.id));

@@ -127,7 +127,8 @@ pub fn check_file_header(file: &File, path: &Path, number: u32, store: StoreId) 
     if found == file_header(number, store) {
         return Ok(true);
     }
-    let whole = found.starts_with(FILE_MAGIC) && found.get(32..) == Some(&checksum8(&[found.get(..32).unwrap_or_default()])[..]);
+    let whole = found.starts_with(FILE_MAGIC)
+        && found.get(32..) == Some(&checksum8(&[found.get(..32).unwrap_or_default()])[..]);
     match u32_at(&found, 8) {
         Some(version) if whole && version > VERSION => {
             Err(StorageError::NewerVersion { path: path.to_owned(), found: version, known: VERSION })
@@ -261,7 +262,9 @@ fn read_record(
     check: bool,
 ) -> Result<Option<(BlockHash, Location)>> {
     let Some(bytes) = read(file, path, at, RECORD_HEADER_BYTES)? else { return Ok(None) };
-    let (Some(header), Ok(offset)) = (RecordHeader::parse(&bytes), u32::try_from(at)) else { return Ok(None) };
+    let (Some(header), Ok(offset)) = (RecordHeader::parse(&bytes), u32::try_from(at)) else {
+        return Ok(None);
+    };
     let location = Location {
         place: Place { pack: number, offset },
         payload_len: header.payload_len,
@@ -292,7 +295,9 @@ fn next_record(file: &File, path: &Path, mut from: u64, len: u64) -> Result<u64>
         let take = usize::try_from(len - from).map_or(SEARCH_BYTES, |rest| rest.min(SEARCH_BYTES));
         let Some(bytes) = read(file, path, from, take)? else { return Ok(len) };
         let found = (0..bytes.len()).find(|at| {
-            bytes.get(*at..).is_some_and(|rest| rest.starts_with(RECORD_MAGIC) && RecordHeader::parse(rest).is_some())
+            bytes
+                .get(*at..)
+                .is_some_and(|rest| rest.starts_with(RECORD_MAGIC) && RecordHeader::parse(rest).is_some())
         });
         if let Some(at) = found {
             return Ok(from + at as u64);

@@ -105,7 +105,10 @@ impl Packs {
         for (block, header) in blocks {
             let sealed = block.sealed();
             let location = Location {
-                place: Place { pack: at.pack, offset: u32::try_from(offset).map_err(|_| StorageError::CommitTooLarge)? },
+                place: Place {
+                    pack: at.pack,
+                    offset: u32::try_from(offset).map_err(|_| StorageError::CommitTooLarge)?,
+                },
                 payload_len: u32::try_from(sealed.payload.len()).map_err(|_| StorageError::CommitTooLarge)?,
                 plain_len: sealed.plain_len,
             };
@@ -214,7 +217,9 @@ impl Packs {
     }
 
     fn read_run(&self, run: &[(usize, &BlockHash, Location)], out: &mut [Option<SealedBlock>]) -> Result<()> {
-        let (Some((_, first_hash, first)), Some((_, _, last))) = (run.first(), run.last()) else { return Ok(()) };
+        let (Some((_, first_hash, first)), Some((_, _, last))) = (run.first(), run.last()) else {
+            return Ok(());
+        };
         let path = self.path(first.place.pack);
         let damaged = |hash: &BlockHash, at: u32| StorageError::DamagedBlock {
             hash: *hash,
@@ -222,7 +227,8 @@ impl Packs {
             offset: u64::from(at),
         };
         let start = u64::from(first.place.offset);
-        let bytes = usize::try_from(last.end() - start).map_err(|_| damaged(first_hash, first.place.offset))?;
+        let bytes =
+            usize::try_from(last.end() - start).map_err(|_| damaged(first_hash, first.place.offset))?;
         let mut buffer = BytesMut::zeroed(bytes);
         let read = self.handle(first.place.pack).and_then(|file| {
             file.read_exact_at(&mut buffer, start).map_err(|error| StorageError::io("read", &path, error))
@@ -231,7 +237,10 @@ impl Packs {
             Ok(()) => {}
             // The end or the whole of the pack is gone. One by one, so that the error names the right block.
             Err(StorageError::Io { source, .. })
-                if matches!(source.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound) =>
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound
+                ) =>
             {
                 if run.len() == 1 {
                     return Err(damaged(first_hash, first.place.offset));

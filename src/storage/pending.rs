@@ -72,8 +72,11 @@ impl Group {
     pub fn push(&mut self, share: ShareId, index: &Index, record: &[u8], waiting: Waiting) -> Result<()> {
         self.place(share, index, &waiting.committed.nodes)?;
         let head = waiting.committed.head;
-        let group =
-            self.shares.entry(share).or_insert_with(|| ShareGroup { bytes: Vec::new(), head, waiting: Vec::new() });
+        let group = self.shares.entry(share).or_insert_with(|| ShareGroup {
+            bytes: Vec::new(),
+            head,
+            waiting: Vec::new(),
+        });
         if !record.is_empty() {
             journal::push(&mut group.bytes, record);
         }
@@ -139,9 +142,11 @@ impl Nodes for ShareView<'_> {
         let mut found = self.index.children(self.share, parent)?;
         found.retain(|id| !changed(id));
         let whole_share = (self.share, NodeId::ROOT)..=(self.share, NodeId::from_bytes([0xff; 16]));
-        let moved_in = self.group.nodes.range(whole_share).filter(|(_, node)| {
-            node.state.as_ref().is_some_and(|state| state.parent == parent)
-        });
+        let moved_in = self
+            .group
+            .nodes
+            .range(whole_share)
+            .filter(|(_, node)| node.state.as_ref().is_some_and(|state| state.parent == parent));
         found.extend(moved_in.map(|((_, id), _)| *id));
         Ok(found)
     }

@@ -105,7 +105,13 @@ impl Reader {
     }
 
     /// `Journal::read_since`.
-    pub fn read_since(&self, share: ShareId, after: Position, nodes_max: usize, tombstones: bool) -> Result<Page> {
+    pub fn read_since(
+        &self,
+        share: ShareId,
+        after: Position,
+        nodes_max: usize,
+        tombstones: bool,
+    ) -> Result<Page> {
         let _gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
         let head = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
         self.index.page(share, after, nodes_max, tombstones, head).map_err(|error| self.shared.fail(error))

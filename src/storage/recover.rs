@@ -102,7 +102,9 @@ impl Recovery<'_> {
                     // Its files are about to be moved: no last flush into them.
                     index.abandon();
                 }
-                Err(error) => tracing::warn!(%error, source = ?std::error::Error::source(&error), "the index cannot be opened"),
+                Err(error) => {
+                    tracing::warn!(%error, source = ?std::error::Error::source(&error), "the index cannot be opened")
+                }
             }
         }
         let kept = if was_there { Some(self.put_index_aside()?) } else { None };
@@ -147,7 +149,9 @@ impl Recovery<'_> {
         }
         let whole = checkpoint.packs.iter().all(|number| packs.contains_key(number))
             && (checkpoint.packs_end.pack == 0
-                || packs.get(&checkpoint.packs_end.pack).is_some_and(|len| *len >= u64::from(checkpoint.packs_end.offset)));
+                || packs
+                    .get(&checkpoint.packs_end.pack)
+                    .is_some_and(|len| *len >= u64::from(checkpoint.packs_end.offset)));
         Ok(whole && self.samples(index, checkpoint))
     }
 
@@ -181,7 +185,9 @@ impl Recovery<'_> {
         checkpoint: &Checkpoint,
     ) -> Result<(Place, bool)> {
         let newest = packs.last_key_value().map_or(0, |(number, _)| *number);
-        for number in (1..newest.max(self.durable.pack)).chain((self.durable.pack > newest).then_some(self.durable.pack)) {
+        for number in (1..newest.max(self.durable.pack))
+            .chain((self.durable.pack > newest).then_some(self.durable.pack))
+        {
             if !packs.contains_key(&number) {
                 self.report(Problem::MissingPack(packs::path(&self.home.packs(), number)));
             }
@@ -273,7 +279,8 @@ impl Recovery<'_> {
     /// Adds the commits after the checkpoint to the index.
     fn replay(&mut self, index: &Index, checkpoint: &Checkpoint) -> Result<()> {
         for (share, (journal, _)) in &self.journals {
-            let known = checkpoint.shares.iter().find(|(id, ..)| id == share).map_or(Seq::ZERO, |known| known.2);
+            let known =
+                checkpoint.shares.iter().find(|(id, ..)| id == share).map_or(Seq::ZERO, |known| known.2);
             journal_tail(journal, known, &mut |seq, chain, offset, nodes| {
                 index.apply(*share, &Applied { seq, chain, offset, nodes })
             })?;

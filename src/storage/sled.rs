@@ -111,15 +111,16 @@ impl Index {
         let (sender, receiver) = mpsc::sync_channel(1);
         let path = path.to_owned();
         let opener = std::thread::Builder::new().name("open-index".to_owned());
-        opener.spawn(move || {
-            let opened = guarded(|| Self::open_here(&path)).and_then(|index| {
-                let checkpoint = index.checkpoint()?;
-                Ok((index, checkpoint))
-            });
-            // Nobody listens when it took too long.
-            let _ = sender.send(opened);
-        })
-        .map_err(StorageError::Index)?;
+        opener
+            .spawn(move || {
+                let opened = guarded(|| Self::open_here(&path)).and_then(|index| {
+                    let checkpoint = index.checkpoint()?;
+                    Ok((index, checkpoint))
+                });
+                // Nobody listens when it took too long.
+                let _ = sender.send(opened);
+            })
+            .map_err(StorageError::Index)?;
         match receiver.recv_timeout(OPEN_MAX) {
             Ok(opened) => opened,
             Err(_) => Err(StorageError::Index(io::ErrorKind::TimedOut.into())),
@@ -128,7 +129,8 @@ impl Index {
 
     fn open_here(path: &Path) -> io::Result<Self> {
         super::file::make_dir(path)?;
-        let config = ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
+        let config =
+            ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
         let db = config.open::<LEAF_FANOUT>()?;
         Ok(Self {
             blocks: db.open_tree("blocks")?,
@@ -339,10 +341,15 @@ mod tests {
     type Shown = (Vec<NodeId>, Vec<Node>, Vec<Option<NodeId>>);
 
     fn shown(index: &Index) -> Shown {
-        let head = super::super::Head { journal: JournalId::from_bytes([0; 16]), seq: Seq(9), chain: ChainHash::default() };
+        let head = super::super::Head {
+            journal: JournalId::from_bytes([0; 16]),
+            seq: Seq(9),
+            chain: ChainHash::default(),
+        };
         let page = index.page(SHARE, Position::default(), 100, true, head).unwrap();
         let children = index.children(SHARE, NodeId::ROOT).unwrap();
-        let name = |name: &str| index.child(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap();
+        let name =
+            |name: &str| index.child(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap();
         (children, page.nodes, ["a", "b", "c", "d"].map(name).to_vec())
     }
 

@@ -43,7 +43,12 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { pack_bytes: 256 * 1024 * 1024, free_bytes_min: 64 * 1024 * 1024, flush_ms: 5000, clock: now_ms }
+        Self {
+            pack_bytes: 256 * 1024 * 1024,
+            free_bytes_min: 64 * 1024 * 1024,
+            flush_ms: 5000,
+            clock: now_ms,
+        }
     }
 }
 
@@ -284,9 +289,9 @@ impl Journal for Store {
         seq: Seq,
         chain: ChainHash,
     ) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(async move {
-            self.reader()?.run(move |reader| reader.knows(share, journal, seq, chain)).await
-        })
+        Box::pin(
+            async move { self.reader()?.run(move |reader| reader.knows(share, journal, seq, chain)).await },
+        )
     }
 
     fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {

@@ -12,7 +12,8 @@ use super::pending::{Group, Reply, ShareGroup, ShareView, Waiting};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
 use super::{
-    CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError, check_share_name, file,
+    CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError, check_share_name,
+    file,
 };
 use crate::block::{VerifiedBlock, seal};
 use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, StoreId, codec};
@@ -150,7 +151,8 @@ impl Writer {
             return Ok(());
         }
         let path = &self.shared.path;
-        let free = file::free_bytes(path).map_err(|error| StorageError::io("look at the disk of", path, error))?;
+        let free =
+            file::free_bytes(path).map_err(|error| StorageError::io("look at the disk of", path, error))?;
         if free < min.saturating_add(bytes) { Err(StorageError::Full(path.clone())) } else { Ok(()) }
     }
 
@@ -205,11 +207,18 @@ impl Writer {
         let verdicts = decide(&view, &held, &mut self.known, &changes)?;
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
-            return Ok((share, Vec::new(), Committed { prev: prev.seq, head: prev, nodes: vec![], refused }, None));
+            return Ok((
+                share,
+                Vec::new(),
+                Committed { prev: prev.seq, head: prev, nodes: vec![], refused },
+                None,
+            ));
         }
         let seq = prev.seq.next();
-        let nodes: Vec<Node> =
-            standing.iter().map(|change| Node { id: change.id, version: seq, state: change.state.clone() }).collect();
+        let nodes: Vec<Node> = standing
+            .iter()
+            .map(|change| Node { id: change.id, version: seq, state: change.state.clone() })
+            .collect();
         let time_ms = (self.shared.options.clock)();
         // Synced before the record is written, hence the right place even if more is appended until then.
         let packs = self.shared.packs.end();
@@ -276,8 +285,7 @@ impl Writer {
             };
             self.index.apply(share, &applied).map_err(|error| self.shared.fail(error))?;
         }
-        if let Some(entry) =
-            self.shared.heads.write().unwrap_or_else(PoisonError::into_inner).get_mut(&share)
+        if let Some(entry) = self.shared.heads.write().unwrap_or_else(PoisonError::into_inner).get_mut(&share)
         {
             entry.head = part.head;
         }
