@@ -1,5 +1,7 @@
 //! A server over loopback, and clients that speak to it frame by frame: what `docs/PROTOCOL.md` promises.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 #[path = "protocol/blocks.rs"]
 mod blocks;
 #[path = "protocol/changes.rs"]

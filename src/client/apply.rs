@@ -63,6 +63,11 @@ impl Session<'_> {
             }
             self.client.cycle.observe(&self.client.state.base, id, state);
         }
+        for id in report.left {
+            let shown =
+                self.client.state.base.path_of(id).map_or_else(|| self.shown(id), |path| path.to_string());
+            self.left.insert(id, shown);
+        }
         for dir in report.dirty {
             self.look_again_in(dir);
         }
@@ -70,6 +75,14 @@ impl Session<'_> {
             let line = super::error::line(&error);
             self.client.problem(line.clone(), line);
         }
+    }
+
+    /// The path that a node has, or was to have, for people.
+    fn shown(&self, id: NodeId) -> String {
+        let disk = self.client.cycle.disk(&self.client.state.base);
+        let place = disk.state(id).or_else(|| self.client.cycle.remote_state(id));
+        let path = place.and_then(|state| Some(disk.path_of(state.parent)?.join(&state.name)));
+        path.map(|path| path.to_string()).unwrap_or_default()
     }
 
     async fn contents(&mut self, plan: &Plan) -> Result<(), ClientError> {

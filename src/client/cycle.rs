@@ -41,6 +41,11 @@ impl Cycle {
         &mut self.ids
     }
 
+    /// What the server has for a node, where it is newer than the base.
+    pub fn remote_state(&self, id: NodeId) -> Option<&NodeState> {
+        self.remote.get(&id)?.state.as_ref()
+    }
+
     /// What the disk shows, where it differs from the base.
     pub const fn local(&self) -> &Diff {
         &self.local

@@ -69,7 +69,15 @@ impl Fetcher {
         let mut fetched = self.fetch_small(small).await?;
         for wanted in large {
             let id = wanted.id;
-            fetched.push((id, keep_one(self.fetch_large(wanted).await)?));
+            let done = match self.fetch_large(wanted).await {
+                // The half of a file that does not fit takes the room of those that do.
+                Err(ClientError::Folder(error @ FolderError::NoSpace { .. })) => {
+                    self.folder.discard_partials(id)?;
+                    Err(ClientError::Folder(error))
+                }
+                done => keep_one(done)?,
+            };
+            fetched.push((id, done));
         }
         Ok(fetched)
     }
@@ -220,6 +228,7 @@ impl Fetcher {
     async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
         let (fetcher, source) = (self.clone(), wanted.clone());
         let (file, reusable) = blocking(move || {
+            fetcher.folder.check_room(source.content.size)?;
             let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
             Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
         })
@@ -428,7 +437,6 @@ async fn blocking<T: Send + 'static>(
 fn keep_one<T>(result: Result<T, ClientError>) -> Result<Result<T, ClientError>, ClientError> {
     match result {
         Err(ClientError::Folder(error)) if super::place::concerns_all(&error) => Err(error.into()),
-        Err(ClientError::Folder(error @ FolderError::NoSpace { .. })) => Err(error.into()),
         Err(error @ (ClientError::BlocksLost { .. } | ClientError::Manifest(_) | ClientError::Folder(_))) => {
             Ok(Err(error))
         }

@@ -102,6 +102,13 @@ impl Client {
                     next_scan = Instant::now() + RESCAN_LIMITED;
                     let _ = session.client.trigger.take();
                 }
+                Err(ClientError::Folder(error)) if error.is_retryable() => {
+                    // The disk is full, or a file of ours cannot be written: the connection is not to blame.
+                    let line = super::error::line(&error);
+                    session.client.problem(String::new(), line);
+                    session.again = true;
+                    failures = failures.saturating_add(10);
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {
                     held = false;

@@ -148,9 +148,13 @@ impl Session<'_> {
         };
         let shown = path.as_ref().map(ToString::to_string).unwrap_or_default();
         match outcome {
-            Outcome::Read { content, stamp } => {
+            Outcome::Read { content, stamp, unrested } => {
                 self.client.progress.add_files(1);
                 let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
+                if unrested {
+                    self.look_again_soon(path.as_ref());
+                }
+                let stamp = if unrested { stamp.distrusted() } else { stamp };
                 self.take_node(&found, kind, stamp, looks);
             }
             Outcome::Gone => self.look_again(path.as_ref()),

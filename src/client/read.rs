@@ -14,13 +14,16 @@ use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// Blocks that may wait between the readers and the network; at most 256 KiB each.
 const WAITING_BLOCKS_MAX: usize = 64;
 /// How often a file that keeps changing is read before it is left for later.
 const ATTEMPTS_MAX: u32 = 4;
+/// A file that changed so shortly before it was read may have been in the middle of a write whose time stamp was taken
+/// already: it is read again later, although its stamp will not differ.
+pub const UNRESTED: Duration = Duration::from_millis(100);
 /// Between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(150);
 
@@ -44,6 +47,8 @@ pub enum Outcome {
         content: FileContent,
         /// How the file looked.
         stamp: Stamp,
+        /// It had changed within [`UNRESTED`] before, so it must be looked at again.
+        unrested: bool,
     },
     /// No regular file is there any more.
     Gone,
@@ -135,6 +140,7 @@ impl FileReader {
     /// Reads once. `None` when the file changed meanwhile.
     fn attempt(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Result<Option<Outcome>, ReadError> {
         let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
+        let unrested = is_unrested(&before);
         let mut builder = Builder::new(V1.id());
         let mut list = Vec::new();
         let sender = &self.sender;
@@ -174,6 +180,15 @@ impl FileReader {
             }
         }
         super::known::remember(&self.folder, &content, &list);
-        Ok(Some(Outcome::Read { content, stamp: after }))
+        Ok(Some(Outcome::Read { content, stamp: after, unrested }))
+    }
+}
+
+/// True when a file changed an instant ago, by the clock that stamps files. A clock that was set back is not waited for.
+fn is_unrested(stamp: &Stamp) -> bool {
+    let changed = Duration::from_nanos(u64::try_from(stamp.ctime_ns).unwrap_or(0));
+    match SystemTime::now().duration_since(UNIX_EPOCH + changed) {
+        Ok(age) => age < UNRESTED,
+        Err(ahead) => ahead.duration() < UNRESTED,
     }
 }

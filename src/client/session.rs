@@ -1,11 +1,11 @@
 //! One session with the server: shake hands, poll, and cycles until both sides are equal.
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, read};
 use crate::block::SealedBlock;
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Update};
-use crate::model::{BlockHash, DeviceId, RelPath, Seq, limits};
+use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
 use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes, tcp};
 use bytes::Bytes;
@@ -39,6 +39,10 @@ pub(super) struct Session<'a> {
     pub(super) inline_out: Vec<SealedBlock>,
     /// Something was refused or left: the next cycle follows at once.
     pub(super) again: bool,
+    /// A file was read that had changed an instant before.
+    unrested: bool,
+    /// Nodes that could not be placed in the last cycle.
+    pub(super) left: BTreeMap<NodeId, String>,
     /// The head has moved past `at` by more than is known.
     pub(super) must_poll: bool,
 }
@@ -80,6 +84,8 @@ impl<'a> Session<'a> {
             inline_in_bytes: 0,
             inline_out: Vec::new(),
             again: false,
+            unrested: false,
+            left: BTreeMap::new(),
             must_poll: true,
         };
         Ok((session, pushes))
@@ -144,6 +150,8 @@ impl<'a> Session<'a> {
     /// One round: look, decide, apply, commit.
     pub(super) async fn cycle(&mut self, scope: Option<Scope>) -> Result<(), ClientError> {
         self.again = false;
+        self.unrested = false;
+        self.left.clear();
         if self.must_poll {
             self.poll().await?;
         }
@@ -191,6 +199,19 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Has a file read again once it has rested.
+    pub(super) fn look_again_soon(&mut self, path: Option<&RelPath>) {
+        let Some((parent, _)) = path.and_then(RelPath::split_last) else { return };
+        self.unrested = true;
+        if !self.once {
+            let trigger = self.client.trigger.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(read::UNRESTED + Duration::from_millis(50)).await;
+                trigger.hint(Hint::Dirty(parent));
+            });
+        }
+    }
+
     /// Has a folder looked at again.
     pub(super) fn look_again_in(&mut self, dir: RelPath) {
         self.again = true;
@@ -204,6 +225,11 @@ impl<'a> Session<'a> {
         for _ in 0..ROUNDS_MAX {
             let _ = self.client.trigger.take();
             self.cycle(Some(Scope::Full)).await?;
+            if self.unrested {
+                tokio::time::sleep(read::UNRESTED).await;
+                self.must_poll = true;
+                continue;
+            }
             if self.client.cycle.is_settled() && !self.again {
                 self.poll().await?;
                 if self.client.cycle.is_settled() {
@@ -213,6 +239,11 @@ impl<'a> Session<'a> {
             let now = (self.client.cycle.local().clone(), self.head.seq);
             idle = if last.as_ref() == Some(&now) { idle + 1 } else { 0 };
             if idle >= IDLE_ROUNDS_MAX {
+                for (_, path) in std::mem::take(&mut self.left) {
+                    let line =
+                        format!("{path}: something that is not synced is in the way, or it keeps changing");
+                    self.client.problem(path, line);
+                }
                 return if self.client.problems.is_empty() { Err(ClientError::Restless) } else { Ok(()) };
             }
             last = Some(now);

@@ -96,7 +96,7 @@ impl<'a> Sender<'a> {
         }
         self.waiting_bytes += block.bytes().len();
         self.waiting.push(block);
-        self.large |= self.waiting_bytes > limits::INLINE_BYTES_MAX;
+        self.large |= self.waiting_bytes > limits::INLINE_BYTES_MAX || self.waiting.len() >= BATCH_BLOCKS;
         if self.large && (self.waiting_bytes >= BATCH_BYTES || self.waiting.len() >= BATCH_BLOCKS) {
             self.flush().await?;
         }

@@ -95,6 +95,12 @@ pub enum FolderError {
         /// The folder.
         path: ShownPath,
     },
+    /// Names moved about during every look: what is gone could not be told from what moved.
+    #[error("{path} changes faster than it can be scanned")]
+    Unsettled {
+        /// The folder.
+        path: ShownPath,
+    },
     /// A write to the state failed earlier; what is on disk is older than memory.
     #[error("the state in {path} can no longer be written")]
     StateBroken {
@@ -137,6 +143,7 @@ impl FolderError {
             Self::NewerVersion { .. } => "newer-state",
             Self::UnknownVersion { .. } => "unknown-state",
             Self::Replaced { .. } => "folder-replaced",
+            Self::Unsettled { .. } => "unsettled",
             Self::StateBroken { .. } => "state-broken",
             Self::Io { .. } => "io",
         }
@@ -144,6 +151,9 @@ impl FolderError {
 
     /// True when the same call may succeed later without anybody doing anything to the program.
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::Io { .. } | Self::NoPermission { .. })
+        matches!(
+            self,
+            Self::NoSpace { .. } | Self::Io { .. } | Self::NoPermission { .. } | Self::Unsettled { .. }
+        )
     }
 }

@@ -242,6 +242,12 @@ impl Dir {
         Ok(sys::syncfs(self.reopen()?)?)
     }
 
+    /// Bytes that this user may still write on this filesystem.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let disk = sys::fstatvfs(self.reopen()?)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// A descriptor that can be read and synced; the own one can only be looked up from.
     fn reopen(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,17 +1,18 @@
 //! Scanning: what on disk differs from the base.
 //!
 //! No content is read: a file whose stamp differs is reported as touched, and the client reads it to see whether its
-//! bytes differ too. First the disk is listed ([`walk`]), then the listing is matched with the base ([`matching`]):
+//! bytes differ too. First the disk is listed (`walk`), then the listing is matched with the base (`matching`):
 //! the first part does all IO and decides nothing, the second decides everything and does no IO.
-//!
-//! [`walk`]: super::walk
-//! [`matching`]: super::matching
 
 use super::{Folder, FolderError, Stamp, State, matching, walk};
 use crate::model::{IdSource, Name, NodeId, RelPath};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+
+/// A name that moves from a folder not yet listed to one that was is seen nowhere. So what is gone must be gone in two
+/// looks one after the other; more than this many are taken only while somebody renames without a pause.
+const LOOKS_MAX: usize = 8;
 
 /// Which part of the folder to look at.
 #[derive(Debug, Clone)]
@@ -135,15 +136,41 @@ pub struct Scan {
 ///
 /// # Errors
 /// [`FolderError::Replaced`] when the folder is not the one that was opened, before or after the look; failures to
-/// list its top. Everything below the top is a [`Problem`] instead.
+/// list its top; [`FolderError::Unsettled`] while names move faster than they can be listed. Everything below the top
+/// is a [`Problem`] instead.
 pub fn scan(folder: &Folder, state: &State, scope: &Scope, ids: &mut IdSource) -> Result<Scan, FolderError> {
     folder.check()?;
-    let disk = match scope {
-        Scope::Full => walk::full(folder)?,
-        Scope::Dirs(paths) => walk::scoped(folder, state, paths)?,
-    };
-    let scan = matching::compare(state, &disk, ids);
+    let mut own_ids = ids.clone();
+    let settled = settle(|| {
+        let disk = match scope {
+            Scope::Full => walk::full(folder)?,
+            Scope::Dirs(paths) => walk::scoped(folder, state, paths)?,
+        };
+        own_ids = ids.clone();
+        Ok(matching::compare(state, &disk, &mut own_ids))
+    })?;
     // Once more: an unmount in the middle of the look would show as everything gone.
     folder.check()?;
+    let scan = settled.ok_or_else(|| FolderError::Unsettled { path: folder.shown() })?;
+    *ids = own_ids;
     Ok(scan)
+}
+
+/// Looks until everything that is gone was gone in the look before, too. `None`: never.
+pub(super) fn settle(
+    mut look: impl FnMut() -> Result<Scan, FolderError>,
+) -> Result<Option<Scan>, FolderError> {
+    let mut last = look()?;
+    if last.gone.is_empty() {
+        return Ok(Some(last));
+    }
+    for _ in 1..LOOKS_MAX {
+        let scan = look()?;
+        let before: BTreeSet<_> = last.gone.iter().collect();
+        if scan.gone.iter().all(|id| before.contains(id)) {
+            return Ok(Some(scan));
+        }
+        last = scan;
+    }
+    Ok(None)
 }

@@ -207,6 +207,28 @@ impl Folder {
         Ok(())
     }
 
+    /// Checks that a file of this size fits on the disk, before it is fetched.
+    pub fn check_room(&self, bytes: u64) -> Result<(), FolderError> {
+        let free = self.stage.free_bytes().map_err(self.failed_private("look at the disk of"))?;
+        if bytes <= free {
+            return Ok(());
+        }
+        Err(self.failed_private("stage a file in")(io::ErrorKind::StorageFull.into()))
+    }
+
+    /// Throws away what was downloaded of a node.
+    pub fn discard_partials(&self, id: NodeId) -> Result<(), FolderError> {
+        let discard = || -> io::Result<()> {
+            for listed in self.stage.list()? {
+                if matches!(StageName::parse(&listed.name), Some(StageName::Get(owner, _)) if owner == id) {
+                    self.stage.unlink(&listed.name)?;
+                }
+            }
+            Ok(())
+        };
+        discard().map_err(self.failed_private("clear the stage in"))
+    }
+
     /// Throws a finished file away.
     pub fn discard_staged(&self, staged: &Staged) -> Result<(), FolderError> {
         self.stage.unlink(&staged.name).map_err(self.failed_private("remove a staged file in"))

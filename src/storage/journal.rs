@@ -318,6 +318,7 @@ impl<'a> Window<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use super::*;
     use crate::model::NodeId;

@@ -35,6 +35,7 @@ mod store;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod conformance;
 
 pub use error::StorageError;

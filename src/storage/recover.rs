@@ -17,6 +17,7 @@ use super::{Result, ShareId, StorageError, file, packs};
 use crate::model::{BlockHash, ChainHash, Node, Seq};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Says that the index failed while it was in use.
 pub const SUSPECT: &str = "db.suspect";
@@ -40,6 +41,8 @@ pub struct Recovered {
 
 struct Recovery<'a> {
     home: &'a Home,
+    /// How long opening the index may take.
+    patience: Duration,
     problems: Vec<Problem>,
     journals: BTreeMap<ShareId, (JournalFile, Verified)>,
     /// Packs were durable up to here.
@@ -47,9 +50,9 @@ struct Recovery<'a> {
 }
 
 /// Reads what is there and brings the index up to it.
-pub fn recover(home: &Home) -> Result<Recovered> {
-    let mut recovery =
-        Recovery { home, problems: Vec::new(), journals: BTreeMap::new(), durable: Place::default() };
+pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
+    let (problems, journals, durable) = (Vec::new(), BTreeMap::new(), Place::default());
+    let mut recovery = Recovery { home, patience, problems, journals, durable };
     recovery.read_journals()?;
     let packs = packs::list(&home.packs())?;
     let (index, checkpoint) = recovery.open_index(&packs)?;
@@ -94,7 +97,7 @@ impl Recovery<'_> {
         let suspect = self.home.path.join(SUSPECT);
         let was_there = path.exists();
         if was_there && !suspect.exists() {
-            match Index::open(&path) {
+            match Index::open(&path, self.patience) {
                 Ok((index, checkpoint)) => {
                     if checkpoint == Checkpoint::default() || self.trusts(&index, &checkpoint, packs)? {
                         return Ok((index, checkpoint));
@@ -114,7 +117,7 @@ impl Recovery<'_> {
         if kept.is_some() || !packs.is_empty() {
             self.report(Problem::RebuiltIndex { kept });
         }
-        Index::open(&path)
+        Index::open(&path, self.patience)
     }
 
     fn put_index_aside(&self) -> Result<PathBuf> {

@@ -34,8 +34,8 @@ const LEAF_FANOUT: usize = 64;
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Ten years: the flusher exists so that dropping a handle does not flush, not to do anything.
 const NEVER_MS: usize = 10 * 365 * 86_400_000;
-/// A damaged file can send sled into an endless loop. Opening takes well under a second otherwise.
-const OPEN_MAX: Duration = Duration::from_secs(30);
+/// An index up to this size is read as a whole when it is opened, bytes on disk: about 300,000 blocks, some 0.3 s.
+const READ_ALL_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 type Tree = ::sled::Tree<LEAF_FANOUT>;
 
@@ -105,9 +105,9 @@ fn node_id(bytes: &[u8]) -> io::Result<NodeId> {
 }
 
 impl Index {
-    /// Opens or makes the index in `path`, and reads its checkpoint (the default in a new one). Gives up after 30 s; the
-    /// thread that hangs is left behind.
-    pub fn open(path: &Path) -> Result<(Self, Checkpoint)> {
+    /// Opens or makes the index in `path`, and reads its checkpoint (the default in a new one). A damaged file can send
+    /// sled into an endless loop: after `patience` this gives up, and the thread that hangs is left behind.
+    pub fn open(path: &Path, patience: Duration) -> Result<(Self, Checkpoint)> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let path = path.to_owned();
         let opener = std::thread::Builder::new().name("open-index".to_owned());
@@ -115,13 +115,14 @@ impl Index {
             .spawn(move || {
                 let opened = guarded(|| Self::open_here(&path)).and_then(|index| {
                     let checkpoint = index.checkpoint()?;
+                    guarded(|| index.read_all_if_small())?;
                     Ok((index, checkpoint))
                 });
                 // Nobody listens when it took too long.
                 let _ = sender.send(opened);
             })
             .map_err(StorageError::Index)?;
-        match receiver.recv_timeout(OPEN_MAX) {
+        match receiver.recv_timeout(patience) {
             Ok(opened) => opened,
             Err(_) => Err(StorageError::Index(io::ErrorKind::TimedOut.into())),
         }
@@ -141,6 +142,17 @@ impl Index {
             meta: db.open_tree("meta")?,
             db,
         })
+    }
+
+    /// sled checks a leaf when it reads it. A damaged one is better met now, when it costs a rebuild, than later, when it
+    /// costs a restart and then the rebuild. In a large index that would take too long.
+    fn read_all_if_small(&self) -> io::Result<()> {
+        if self.db.size_on_disk()? > READ_ALL_BYTES_MAX {
+            return Ok(());
+        }
+        [&self.blocks, &self.nodes, &self.children, &self.versions, &self.chains]
+            .into_iter()
+            .try_for_each(|tree| tree.iter().try_for_each(|entry| entry.map(|_| ())))
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
@@ -171,7 +183,7 @@ impl Index {
     pub fn add_blocks(&self, blocks: &[(BlockHash, Location)]) -> Result<()> {
         let mut batch = ::sled::Batch::default();
         for (hash, location) in blocks {
-            batch.insert(hash.as_bytes(), &location.to_bytes());
+            batch.insert(hash.as_bytes(), location.to_bytes());
         }
         guarded(|| self.blocks.apply_batch(batch))
     }
@@ -246,7 +258,7 @@ impl Index {
         for node in fresh {
             nodes.insert(key(share, &[node.id.as_bytes()]), codec::encode(node)?);
             let live = u8::from(node.state.is_some());
-            versions.insert(key(share, &[&node.version.0.to_be_bytes(), node.id.as_bytes()]), &[live]);
+            versions.insert(key(share, &[&node.version.0.to_be_bytes(), node.id.as_bytes()]), [live]);
             if let Some(state) = &node.state {
                 let place = key(share, &[state.parent.as_bytes(), state.name.as_bytes()]);
                 children.insert(place, node.id.as_bytes());
@@ -356,7 +368,7 @@ mod tests {
     #[test]
     fn replaying_any_tail_over_the_whole_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (index, _) = Index::open(folder.path()).unwrap();
+        let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
         let history = history();
         for (seq, nodes) in (1..).zip(&history) {
             apply(&index, seq, nodes);
@@ -380,12 +392,12 @@ mod tests {
             packs: vec![1, 3],
             shares: vec![],
         };
-        let (index, fresh) = Index::open(folder.path()).unwrap();
+        let (index, fresh) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
         assert_eq!(fresh, Checkpoint::default());
         apply(&index, 1, &history()[0]);
         index.flush(&checkpoint).unwrap();
         drop(index);
-        let (index, found) = Index::open(folder.path()).unwrap();
+        let (index, found) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
         assert_eq!(found, checkpoint);
         assert_eq!(shown(&index).0.len(), 2);
     }

@@ -19,6 +19,7 @@ use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, StoreId};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 /// Requests that wait for the storage thread; more wait at the sender.
@@ -37,6 +38,8 @@ pub struct StoreOptions {
     pub free_bytes_min: u64,
     /// The index is flushed at the latest this long after something changed, ms.
     pub flush_ms: u64,
+    /// Opening the index may take this long before it is given up and rebuilt, ms. Ordinarily it takes under a second.
+    pub index_open_ms: u64,
     /// The time that goes into journals, ms since 1970.
     pub clock: fn() -> u64,
 }
@@ -47,6 +50,7 @@ impl Default for StoreOptions {
             pack_bytes: 256 * 1024 * 1024,
             free_bytes_min: 64 * 1024 * 1024,
             flush_ms: 5000,
+            index_open_ms: 30_000,
             clock: now_ms,
         }
     }
@@ -89,7 +93,8 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Self>> {
         let mut ids = IdSource::new(random_seed(path)?);
         let home = Home::open(path, || Ok(StoreId::from_bytes(ids.bytes16())))?;
-        let Recovered { index, journals, heads, end, start_new_pack, problems } = recover::recover(&home)?;
+        let Recovered { index, journals, heads, end, start_new_pack, problems } =
+            recover::recover(&home, Duration::from_millis(options.index_open_ms))?;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -162,7 +167,7 @@ impl Store {
         let mut stop = Work::Stop;
         while let Err(mpsc::error::TrySendError::Full(again)) = self.queue.try_send(stop) {
             stop = again;
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         let mut whole = running.writer.join().is_ok();
         self.signal.stop();

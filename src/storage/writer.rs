@@ -191,7 +191,6 @@ impl Writer {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the four parts of a commit, taken apart one line later")]
     fn judged(
         &mut self,
         request: CommitRequest,

@@ -73,6 +73,32 @@ fn a_private_part_that_is_a_file_or_a_symlink_is_refused() {
 }
 
 #[test]
+fn a_read_only_filesystem_and_a_folder_of_somebody_else_are_refused_by_their_cause() {
+    let temp = tempfile::tempdir().unwrap();
+    if is_root() {
+        println!("half skipped: root may write everywhere");
+        let run = |program: &str, args: &[&str]| {
+            let command = std::process::Command::new(program).args(args).arg(temp.path()).status();
+            command.is_ok_and(|status| status.success())
+        };
+        if !run("mount", &["-t", "tmpfs", "-o", "ro", "none"]) {
+            println!("skipped: cannot mount");
+            return;
+        }
+        let error = Folder::open(temp.path(), true).unwrap_err();
+        assert!(run("umount", &[]));
+        assert_eq!(error.code(), "read-only");
+    } else {
+        println!("half skipped: needs root");
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+        let error = Folder::open(temp.path(), true).unwrap_err();
+        let inside = Folder::open(&temp.path().join("new"), true).unwrap_err();
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!((error.code(), inside.code()), ("no-permission", "no-permission"));
+    }
+}
+
+#[test]
 fn a_folder_that_was_swapped_renamed_or_lost_its_private_part_is_replaced() {
     let mut world = World::new();
     world.write("a", b"x");

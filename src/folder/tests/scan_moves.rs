@@ -231,3 +231,21 @@ fn what_an_unreadable_moved_folder_holds_is_not_gone() {
     fs::set_permissions(world.path("e"), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(shown(&world, &scan), ["e <- d"]);
 }
+
+#[test]
+fn a_name_that_one_look_misses_is_not_gone() {
+    use crate::folder::scan::settle;
+    let mut ids = IdSource::new([1; 32]);
+    let (a, b) = (ids.node(), ids.node());
+    let settled = |looks: &[&[NodeId]]| {
+        let mut looks = looks.iter();
+        let scan = settle(|| Ok(Scan { gone: looks.next().unwrap().to_vec(), ..Scan::default() }));
+        scan.unwrap().map(|scan| (scan.gone, looks.len()))
+    };
+    // Nothing gone: one look is enough. Gone twice is gone. Seen by the second look: it only moved.
+    assert_eq!(settled(&[&[], &[a]]), Some((vec![], 1)));
+    assert_eq!(settled(&[&[a], &[a], &[]]), Some((vec![a], 1)));
+    assert_eq!(settled(&[&[a, b], &[b]]), Some((vec![b], 0)));
+    assert_eq!(settled(&[&[a], &[b], &[b]]), Some((vec![b], 0)));
+    assert_eq!(settled(&[&[a], &[b], &[a], &[b], &[a], &[b], &[a], &[b]]), None);
+}
