@@ -2,6 +2,7 @@
 //!
 //! Conventions: human text on stderr, data on stdout, one line for an error, exit codes as in [`Exit`].
 
+mod demo;
 mod failure;
 mod log;
 mod progress;
@@ -35,6 +36,8 @@ enum Command {
     Serve(serve::Args),
     /// Keep a folder equal to the hub
     Sync(sync::Args),
+    /// Show it all: a server, three folders and what moves between them
+    Demo(demo::Args),
 }
 
 /// Runs the command line. The result is the process's exit code.
@@ -51,6 +54,7 @@ pub fn run() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args, voice),
         Command::Sync(args) => sync::run(args, voice),
+        Command::Demo(args) => demo::run(args, voice),
     };
     match done {
         Ok(exit) => exit,

@@ -6,7 +6,7 @@ use super::session::Session;
 use super::{ClientError, News, Phase, upload};
 use crate::folder::scan::{Entry, Found, Scan, Scope, scan};
 use crate::folder::{Stamp, Update};
-use crate::model::{Kind, NodeId, NodeState};
+use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::mass_delete;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -86,9 +86,9 @@ impl Session<'_> {
         )
         .await?;
         self.inline_out = uploaded.inline;
-        for (id, outcome) in uploaded.files {
-            if let Some(found) = files.remove(&id) {
-                self.take_file(found, outcome, &mut looks);
+        for (job, outcome) in uploaded.files {
+            if let Some(found) = files.remove(&job.id) {
+                self.take_file(&found, &job.path, outcome, &mut looks);
             }
         }
         self.client.progress.start(Phase::Idle, 0, 0);
@@ -141,32 +141,27 @@ impl Session<'_> {
         jobs
     }
 
-    fn take_file(&mut self, found: Found, outcome: Outcome, looks: &mut Vec<Update>) {
-        let path = {
-            let disk = self.client.cycle.disk(&self.client.state.base);
-            disk.path_of(found.parent).map(|parent| parent.join(&found.name))
-        };
-        let shown = path.as_ref().map(ToString::to_string).unwrap_or_default();
+    fn take_file(&mut self, found: &Found, path: &RelPath, outcome: Outcome, looks: &mut Vec<Update>) {
         match outcome {
             Outcome::Read { content, stamp, unrested } => {
                 self.client.progress.add_files(1);
                 let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
                 if unrested {
-                    self.look_again_soon(path.as_ref());
+                    self.look_again_soon(path);
                 }
                 let stamp = if unrested { stamp.distrusted() } else { stamp };
-                self.take_node(&found, kind, stamp, looks);
+                self.take_node(found, kind, stamp, looks);
             }
-            Outcome::Gone => self.look_again(path.as_ref()),
+            Outcome::Gone => self.look_again(Some(path)),
             Outcome::Changing => {
                 self.client.held.insert(found.id);
-                self.look_again(path.as_ref());
-                self.client
-                    .problem(shown.clone(), format!("{shown}: changes while it is read; left for later"));
+                self.look_again(Some(path));
+                let line = format!("{path}: changes while it is read; left for later");
+                self.client.problem(path.to_string(), line);
             }
             Outcome::Unreadable(error) => {
                 self.client.held.insert(found.id);
-                self.client.problem(shown, crate::client::error::line(&error));
+                self.client.problem(path.to_string(), crate::client::error::line(&error));
             }
         }
     }

@@ -64,7 +64,7 @@ pub enum Event {
     /// A chunk or a manifest node that the server may lack.
     Block(Block),
     /// One job is done.
-    Done(NodeId, Outcome),
+    Done(Job, Outcome),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +97,7 @@ pub fn start(
             let (list, next) = &*jobs;
             while let Some(job) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let outcome = reader.read(job);
-                if reader.sender.blocking_send(Event::Done(job.id, outcome)).is_err() {
+                if reader.sender.blocking_send(Event::Done(job.clone(), outcome)).is_err() {
                     return;
                 }
             }

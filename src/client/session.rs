@@ -200,8 +200,8 @@ impl<'a> Session<'a> {
     }
 
     /// Has a file read again once it has rested.
-    pub(super) fn look_again_soon(&mut self, path: Option<&RelPath>) {
-        let Some((parent, _)) = path.and_then(RelPath::split_last) else { return };
+    pub(super) fn look_again_soon(&mut self, path: &RelPath) {
+        let Some((parent, _)) = path.split_last() else { return };
         self.unrested = true;
         if !self.once {
             let trigger = self.client.trigger.clone();

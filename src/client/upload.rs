@@ -9,7 +9,7 @@ use crate::block::pack::Packer;
 use crate::block::{Block, SealedBlock, Sealer};
 use crate::folder::Folder;
 use crate::model::counters::Counters;
-use crate::model::{BlockHash, NodeId, limits};
+use crate::model::{BlockHash, limits};
 use crate::wire::Connection;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const SEAL_LEVEL: i32 = 1;
 #[derive(Debug, Default)]
 pub struct Uploaded {
     /// In the order in which reading ended.
-    pub files: Vec<(NodeId, Outcome)>,
+    pub files: Vec<(Job, Outcome)>,
     /// For [`Connection::commit`].
     pub inline: Vec<SealedBlock>,
 }
@@ -59,7 +59,7 @@ pub async fn upload(
                 on_bytes(block.bytes().len() as u64);
                 sender.take(block).await?;
             }
-            Event::Done(id, outcome) => files.push((id, outcome)),
+            Event::Done(job, outcome) => files.push((job, outcome)),
         }
     }
     Ok(Uploaded { files, inline: sender.finish().await? })

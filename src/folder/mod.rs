@@ -7,7 +7,7 @@
 //! - what was "agreed" is recorded only after it is on disk, and is never trusted when damaged ([`state`]).
 //!
 //! ```text
-//! FOLDER/.dropblock/    0700, files inside 0600      docs/format-client.md has the bytes
+//! FOLDER/.dropblock/    0700, files inside 0600      docs/FORMAT.md part III has the bytes
 //!     lock              flock of the running client
 //!     version           format of everything beside it
 //!     state             agreed nodes, stamps, cursor: an append-only log

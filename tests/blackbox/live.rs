@@ -223,7 +223,9 @@ fn a_client_stopped_in_the_middle_of_a_large_file_leaves_nothing_half() {
         wait_until("started", || b.has(".dropblock"));
         std::thread::sleep(std::time::Duration::from_millis(30));
         client.process.signal(Signal::TERM);
-        client.process.outcome(DEADLINE).code(0);
+        // On a busy machine the signal may come before the program waits for it.
+        let code = client.process.outcome(DEADLINE).code;
+        assert!(code.is_none_or(|code| code == 0), "exit {code:?}");
         assert!(!b.has("big") || b.read("big") == a.read("big"), "half a file");
         assert!(b.tree().names().iter().all(|name| name == "big"), "{:?}", b.tree().names());
     }
