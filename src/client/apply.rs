@@ -3,6 +3,7 @@
 
 use super::cycle::Plan;
 use super::download::{Fetcher, Wanted};
+use super::large::LARGE_BYTES_MIN;
 use super::place::{self, Placing, Report};
 use super::session::Session;
 use super::{ClientError, News, Phase};
@@ -163,14 +164,24 @@ impl Session<'_> {
         let mut staged: HashMap<NodeId, Staged> = HashMap::new();
         for place in &batch {
             match &place.state.kind {
-                Kind::File { content, mtime_ns, exec } => wanted.push(Wanted {
-                    id: place.id,
-                    path: place.path.clone(),
-                    content: content.clone(),
-                    exec: *exec,
-                    mtime_ns: *mtime_ns,
-                    sources: place.sources.clone(),
-                }),
+                Kind::File { content, mtime_ns, exec } => {
+                    let want = Wanted {
+                        id: place.id,
+                        path: place.path.clone(),
+                        content: content.clone(),
+                        exec: *exec,
+                        mtime_ns: *mtime_ns,
+                        sources: place.sources.clone(),
+                    };
+                    if self.once || content.size < LARGE_BYTES_MIN {
+                        wanted.push(want);
+                    } else if let Some(file) = self.large.take_fetched(&self.client.folder, place.id, content)
+                    {
+                        staged.insert(place.id, file);
+                    } else {
+                        self.large.fetch(fetcher, want);
+                    }
+                }
                 Kind::Symlink { target, mtime_ns } => {
                     let link = self.client.folder.stage_symlink(place.id, target, *mtime_ns)?;
                     staged.insert(place.id, link);

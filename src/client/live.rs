@@ -1,5 +1,6 @@
 //! Running: once until both sides are equal, or for good.
 
+use super::large::Note;
 use super::reconnect::Backoff;
 use super::session::Session;
 use super::{Client, ClientError, Done, News, rescue_names};
@@ -119,15 +120,16 @@ impl Client {
                 }
             }
             let settled = session.client.cycle.is_settled() && !session.again;
+            let busy = !session.large.is_idle();
             failures = if settled { 0 } else { failures.saturating_add(1) };
-            if settled && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
+            if settled && !busy && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
                 session.prune();
                 session.client.news(News::InSync);
             }
             if session.must_poll && failures < 3 {
                 continue;
             }
-            let retry = if failures > 10 { RETRY_SLOW } else { RETRY };
+            let retry = if failures > 10 || busy { RETRY_SLOW } else { RETRY };
             let wake = tokio::time::sleep_until(next_scan.into());
             tokio::select! {
                 () = wake => {}
@@ -135,7 +137,7 @@ impl Client {
                     session.client.trigger.hint(Hint::Rescan);
                     session.must_poll = true;
                 }
-                () = wait(&mut session, &mut pushes, &mut polls, &mut sweeps) => {}
+                ended = wait(&mut session, &mut pushes, &mut polls, &mut sweeps) => ended?,
             }
             if session.connection.is_closed() {
                 let why = session.connection.closed().await;
@@ -151,19 +153,31 @@ async fn wait(
     pushes: &mut Pushes,
     polls: &mut tokio::time::Interval,
     sweeps: &mut tokio::time::Interval,
-) {
+) -> Result<(), ClientError> {
     let trigger = session.client.trigger.clone();
     loop {
         tokio::select! {
             push = pushes.next() => match push {
-                Some(push) => if session.take_push(push) { return },
-                None => return,
+                Some(push) => if session.take_push(push) { return Ok(()) },
+                None => return Ok(()),
             },
-            () = trigger.settled() => return,
+            () = trigger.settled() => return Ok(()),
+            note = session.large.next() => {
+                let Note { path, local, problem } = note?;
+                if let Some(line) = problem {
+                    // Tried again with everything else that is left, not at once.
+                    session.client.problem(path.to_string(), line);
+                    continue;
+                }
+                if local {
+                    trigger.hint(Hint::Rescan);
+                }
+                return Ok(());
+            }
             _ = polls.tick() => {
                 session.must_poll = true;
                 if session.poll().await.is_err() || !session.client.cycle.has_applied_all() {
-                    return;
+                    return Ok(());
                 }
             }
             _ = sweeps.tick() => sweep(session),

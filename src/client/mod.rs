@@ -14,6 +14,7 @@ pub mod cycle;
 mod download;
 mod error;
 mod known;
+mod large;
 mod live;
 mod observe;
 mod place;

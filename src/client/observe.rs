@@ -1,6 +1,7 @@
 //! Observing: from a scan to what differs locally. Files that look different are read, and their blocks go to the server
 //! on the way, so that a large file is read once.
 
+use super::large::LARGE_BYTES_MIN;
 use super::read::{Job, Outcome};
 use super::session::Session;
 use super::{ClientError, News, Phase, upload};
@@ -72,6 +73,7 @@ impl Session<'_> {
                 None => drop(files.insert(found.id, found)),
             }
         }
+        self.take_large(&mut files, &mut looks);
         let jobs = self.jobs(&files);
         let bytes = files.values().map(|found| found.entry.stamp().size).sum();
         self.client.progress.start(Phase::Sending, files.len() as u64, bytes);
@@ -96,6 +98,32 @@ impl Session<'_> {
             self.client.state.save(looks, false)?;
         }
         Ok(())
+    }
+
+    /// Takes large files out of the files to read: those whose content is known by now are taken in, the others are read
+    /// beside the cycles, and left alone until then.
+    fn take_large(&mut self, files: &mut HashMap<NodeId, Found>, looks: &mut Vec<Update>) {
+        if self.once {
+            return;
+        }
+        let is_large = |found: &Found| found.entry.stamp().size >= LARGE_BYTES_MIN;
+        let large: HashMap<NodeId, Found> = files.extract_if(|_, found| is_large(found)).collect();
+        for job in self.jobs(&large) {
+            let Some(found) = large.get(&job.id) else { continue };
+            let stamp = *found.entry.stamp();
+            match self.large.content_of(&stamp) {
+                Some(content) => {
+                    let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
+                    self.large.forget_read(&stamp);
+                    self.take_node(found, kind, stamp, looks);
+                }
+                None => {
+                    self.client.held.insert(job.id);
+                    let (folder, counters) = (&self.client.folder, &self.client.counters);
+                    self.large.read(&self.connection, folder, job, &stamp, counters);
+                }
+            }
+        }
     }
 
     /// What a found name is, unless its bytes must be read to know.

@@ -35,6 +35,8 @@ pub(super) struct Session<'a> {
     /// Blocks that came with pushes.
     pub(super) inline_in: HashMap<BlockHash, Bytes>,
     inline_in_bytes: usize,
+    /// Large files under way.
+    pub(super) large: super::large::Large,
     /// Blocks that ride in the next commit.
     pub(super) inline_out: Vec<SealedBlock>,
     /// Something was refused or left: the next cycle follows at once.
@@ -82,6 +84,7 @@ impl<'a> Session<'a> {
             tombstones_after: if first { welcome.head.seq } else { Seq::ZERO },
             inline_in: HashMap::new(),
             inline_in_bytes: 0,
+            large: super::large::Large::default(),
             inline_out: Vec::new(),
             again: false,
             unrested: false,
