@@ -28,7 +28,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 /// Random bytes for even numbers, text for odd ones: raw and compressed records.
 fn block(number: u64, len: usize) -> Block {
     let mut bytes = vec![0; len];
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         hash::expand(&[5; 32], number, &mut bytes);
     } else {
         bytes = format!("line {number} of a text\n").into_bytes().into_iter().cycle().take(len).collect();

@@ -76,7 +76,12 @@ stop() {
   kill "$1" 2>/dev/null || true
   wait "$1" 2>/dev/null || true
 }
-sync_once() { "$DROPBLOCK" -q sync "$1" --server "$ADDRESS" --once; }
+# In the background and waited for, so that an interrupt ends this script at once.
+sync_once() {
+  "$DROPBLOCK" -q sync "$1" --server "$ADDRESS" --once &
+  children+=("$!")
+  wait "$!"
+}
 settle() { sync -f "$WORK"; }
 
 random_file() { # MIB PATH
@@ -147,7 +152,7 @@ files() {
   for round in $(seq "$RUNS"); do
     if command -v rsync >/dev/null; then
       rsync_hops plain "$source"
-      rsync_hops fsync "$source" --fsync
+      [ "$round" -gt 1 ] || rsync_hops fsync "$source" --fsync # once: it can take minutes
     fi
     rm -rf "$WORK/store" "$WORK/b" "$source/.dropblock"
     start_server "$WORK/store"

@@ -21,6 +21,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    // Whatever is written from here on is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
     let served = runtime.block_on(serve(&args, &store, voice));

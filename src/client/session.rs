@@ -92,8 +92,11 @@ impl<'a> Session<'a> {
     }
 
     /// Reads everything that changed since the last look.
+    ///
+    /// # Cancel safety
+    /// Safe: half a list is never planned with, because `must_poll` stands until the list is complete.
     pub(super) async fn poll(&mut self) -> Result<(), ClientError> {
-        self.must_poll = false;
+        self.must_poll = true;
         loop {
             let page =
                 self.connection.poll(self.at, limits::NODES_PER_PAGE_MAX, self.tombstones_after).await?;
@@ -105,6 +108,7 @@ impl<'a> Session<'a> {
             if page.complete {
                 self.at = Position::after(self.head.seq);
                 self.own = self.own.split_off(&self.head.seq);
+                self.must_poll = false;
                 return Ok(());
             }
         }
@@ -140,7 +144,10 @@ impl<'a> Session<'a> {
             return;
         }
         self.own.insert(prev, head);
-        while let Some(next) = self.own.remove(&self.at.seq) {
+        // In the middle of a list the rest of it is still to come.
+        while self.at.node.is_none()
+            && let Some(next) = self.own.remove(&self.at.seq)
+        {
             self.head = next;
             self.at = Position::after(next.seq);
         }

@@ -15,7 +15,7 @@ pub struct TreeNode {
 /// All live nodes of a share at one moment. [`NodeId::ROOT`] exists always and is not stored.
 ///
 /// The tree takes what it is given: two nodes at one place or a missing parent are for the caller to rule out (they
-/// cannot come from a server, whose commits [`judge`](super::judge) has checked, nor from a disk).
+/// cannot come from a server, whose commits [`judge`](super::judge()) has checked, nor from a disk).
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     nodes: HashMap<NodeId, TreeNode>,

@@ -91,32 +91,32 @@ impl Bitmap {
     }
 }
 
-/// A message. The direction stands in brackets: C client, S server.
+/// A message. Each says first who sends it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
-    /// [C] Opens a session.
+    /// Client: Opens a session.
     Hello(Box<Hello>),
-    /// [S] Takes it.
+    /// Server: Takes it.
     Welcome(Box<Welcome>),
-    /// [C, S] The session ends. Nothing follows.
+    /// Both: The session ends. Nothing follows.
     Goodbye {
         /// See [`ErrorCode`].
         code: u16,
         /// For people, at most [`TEXT_BYTES_MAX`].
         text: String,
     },
-    /// [C] A sign of life is wanted.
+    /// Client: A sign of life is wanted.
     Ping,
-    /// [S] Here it is.
+    /// Server: Here it is.
     Pong,
-    /// [S] One request failed; the session goes on.
+    /// Server: One request failed; the session goes on.
     Failed {
         /// See [`ErrorCode`].
         code: u16,
         /// For people, at most [`TEXT_BYTES_MAX`].
         text: String,
     },
-    /// [C] What changed after a position?
+    /// Client: What changed after a position?
     Poll {
         /// Only nodes after it.
         after: Position,
@@ -126,7 +126,7 @@ pub enum Message {
         /// welcome: what was deleted before needs no word, what is deleted while it lists does.
         tombstones_after: Seq,
     },
-    /// [S] Each node that changed, once, at its latest version, ordered by (version, id).
+    /// Server: Each node that changed, once, at its latest version, ordered by (version, id).
     Changes {
         /// The nodes.
         nodes: Vec<Node>,
@@ -137,12 +137,12 @@ pub enum Message {
         /// The head; `None` when the poll stood at it already.
         head: Option<Head>,
     },
-    /// [C] An atomic batch of changes; its new blocks may follow as payload.
+    /// Client: An atomic batch of changes; its new blocks may follow as payload.
     Commit {
         /// 1 ..= `CHANGES_PER_COMMIT_MAX`.
         changes: Vec<Change>,
     },
-    /// [S] The commit is durable. `head.seq == prev` when every change was refused.
+    /// Server: The commit is durable. `head.seq == prev` when every change was refused.
     Committed {
         /// The head before it.
         prev: Seq,
@@ -153,34 +153,34 @@ pub enum Message {
         /// The nodes as they are now; `None` when they are what was sent, at version `head.seq`.
         nodes: Option<Vec<Node>>,
     },
-    /// [C] Which of these blocks are missing at the server?
+    /// Client: Which of these blocks are missing at the server?
     Have {
         /// 1 ..= `HASHES_PER_REQUEST_MAX`.
         hashes: Vec<BlockHash>,
     },
-    /// [S] A set bit: the block is missing, send it.
+    /// Server: A set bit: the block is missing, send it.
     Missing {
         /// One bit per hash of the request.
         bitmap: Bitmap,
     },
-    /// [C] Blocks follow as payload.
+    /// Client: Blocks follow as payload.
     PutBlocks {
         /// How many, 1 ..= `PACK_BLOCKS_MAX`.
         count: u32,
     },
-    /// [S] They are verified and will be durable with the next commit that is answered.
+    /// Server: They are verified and will be durable with the next commit that is answered.
     Stored {
         /// How many.
         count: u32,
     },
-    /// [C] Send these blocks.
+    /// Client: Send these blocks.
     WantBlocks {
         /// 1 ..= `HASHES_PER_REQUEST_MAX`.
         hashes: Vec<BlockHash>,
         /// Reserved: blocks that the client holds and that answers may be sealed against. Not more than `hashes`.
         bases: Vec<BlockHash>,
     },
-    /// [S] A part of the answer: blocks `first ..` of the request. Parts come in order and leave nothing out.
+    /// Server: A part of the answer: blocks `first ..` of the request. Parts come in order and leave nothing out.
     Blocks {
         /// Place of the first bit in the request.
         first: u32,

@@ -1,3 +1,5 @@
+//! Have, put and want: blocks both ways, good and bad.
+
 use super::support::*;
 use bytes::Bytes;
 use dropblock::block::{Block, Codec, SealedBlock, Sealer, pack, seal as seals};

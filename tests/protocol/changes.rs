@@ -1,3 +1,5 @@
+//! Commits, pages and pushes.
+
 use super::support::*;
 use dropblock::block::{pack, seal as seals};
 use dropblock::model::{NodeId, Refusal, Seq};

@@ -1,3 +1,5 @@
+//! Stores that fail, sessions that panic, clients that never read.
+
 use super::support::*;
 use dropblock::block::pack;
 use dropblock::server::ServerError;

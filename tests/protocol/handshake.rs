@@ -1,3 +1,5 @@
+//! Who is let in, and what is said to the others.
+
 use super::support::*;
 use dropblock::model::Seq;
 use dropblock::wire::{Auth, ErrorCode, Head, Hello, Message};

@@ -47,7 +47,8 @@ pub fn merged(base: Tree, here: Tree, there: Tree, mut ids: IdSource) -> Case {
             assert!(kept.contains(&hash), "bytes were lost");
         }
     }
-    let settled = reconcile(Sides { base: &goal, local: &Diff::new(), remote: &Diff::new() }, ORIGIN, &mut ids);
+    let settled =
+        reconcile(Sides { base: &goal, local: &Diff::new(), remote: &Diff::new() }, ORIGIN, &mut ids);
     assert!(settled.nodes.is_empty(), "a second merge does something");
     Case { base, here, there, merge, goal }
 }
@@ -72,7 +73,7 @@ impl Case {
 
     /// Nothing is done here, and nothing is sent.
     #[track_caller]
-    pub fn is_quiet(self) -> Self {
+    pub fn nothing_to_do(self) -> Self {
         assert_eq!(self.ops(), "", "disk operations");
         assert!(self.sends_nothing(), "changes for the server");
         self
@@ -127,7 +128,8 @@ impl Case {
     pub fn becomes_with_contents(self, line: &str, contents: &[&str]) -> Self {
         let lines = picture(&self.goal);
         assert!(lines.contains(&line.to_owned()), "{lines:?}");
-        let mut held: Vec<&str> = lines.iter().filter_map(|line| line.split_once('=')).map(|(_, c)| c).collect();
+        let mut held: Vec<&str> =
+            lines.iter().filter_map(|line| line.split_once('=')).map(|(_, c)| c).collect();
         held.sort_unstable();
         assert_eq!(held, contents);
         self

@@ -1,9 +1,9 @@
 //! An ideal disk: carries a plan out step by step, and insists that each step can be done when its turn comes.
 
 use crate::script::{patched, put};
+use dropblock::model::Kind;
 use dropblock::model::{NodeId, NodeState};
 use dropblock::reconcile::{DiskOp, Merge, plan_disk};
-use dropblock::model::Kind;
 use dropblock::tree::{Tree, TreeNode};
 use std::collections::BTreeMap;
 

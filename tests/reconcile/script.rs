@@ -26,7 +26,8 @@ pub fn path(text: &str) -> RelPath {
     let mut rest = text;
     while let Some((before, mark)) = rest.split_once('{') {
         let (mark, after) = mark.split_once('}').expect("a mark ends");
-        let (device, number) = mark.split_once('_').map_or((mark, String::new()), |(d, n)| (d, format!(" {n}")));
+        let (device, number) =
+            mark.split_once('_').map_or((mark, String::new()), |(d, n)| (d, format!(" {n}")));
         out += &format!("{before} (conflict from {device} now{number})");
         rest = after;
     }

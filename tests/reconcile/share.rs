@@ -120,13 +120,17 @@ impl Share {
         self
     }
 
+    fn sync_all(&mut self) {
+        for client in 0..self.clients.len() {
+            self.sync(client);
+        }
+    }
+
     /// Everyone syncs until nothing moves; then all disks must be equal. Returns what they hold.
     pub fn settle(&mut self) -> String {
-        for _ in 0..3 {
-            (0..self.clients.len()).for_each(|client| drop(self.sync(client)));
-        }
+        (0..3).for_each(|_| self.sync_all());
         let head = self.server.head;
-        (0..self.clients.len()).for_each(|client| drop(self.sync(client)));
+        self.sync_all();
         assert_eq!(self.server.head, head, "changes go on by themselves");
         let settled = picture(&self.server.tree());
         for client in &self.clients {

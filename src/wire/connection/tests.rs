@@ -1,3 +1,5 @@
+//! A connection against servers that lie, stay silent or go away.
+
 use super::*;
 use crate::model::{ChainHash, DeviceId, JournalId, NodeId, SessionId, StoreId};
 use crate::wire::handshake::{Auth, ServerLimits};

@@ -1,3 +1,5 @@
+//! Frames: any way of delivery, every limit, every broken shape.
+
 use super::*;
 use crate::model::Seq;
 use crate::wire::message::Position;
