@@ -7,8 +7,8 @@ use super::large::LARGE_BYTES_MIN;
 use super::place::{self, Placing, Report};
 use super::session::Session;
 use super::{ClientError, News, Phase};
-use crate::folder::FolderError;
 use crate::folder::stage::Staged;
+use crate::folder::{FolderError, Update};
 use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::DiskOp;
 use std::collections::HashMap;
@@ -107,6 +107,7 @@ impl Session<'_> {
             // Whatever happened to this batch, the one before is in place and must be recorded.
             self.join(under_way.take()).await?;
             let ready = ready?;
+            self.announce(&ready)?;
             let (folder, device, when) = (
                 self.client.folder.clone(),
                 self.client.config.device_name.clone(),
@@ -118,6 +119,17 @@ impl Session<'_> {
         self.join(under_way).await?;
         self.client.progress.start(Phase::Idle, 0, 0);
         Ok(())
+    }
+
+    /// Writes down what is about to be put in place, so that a program that ends in between does not take it for the
+    /// user's work when it starts again.
+    fn announce(&mut self, ready: &[Placing]) -> Result<(), FolderError> {
+        let cycle = &self.client.cycle;
+        let intents = ready.iter().filter_map(|placing| {
+            let node = cycle.agreed_by(placing.id, &placing.state)?;
+            Some(Update::Intend { id: placing.id, node, stamp: placing.staged.stamp })
+        });
+        self.client.state.save(intents.collect(), false)
     }
 
     async fn join(

@@ -46,6 +46,12 @@ impl Cycle {
         self.remote.get(&id)?.state.as_ref()
     }
 
+    /// The node that both sides agree on once the disk has `state`, if that is what the server has.
+    pub fn agreed_by(&self, id: NodeId, state: &NodeState) -> Option<TreeNode> {
+        let node = self.remote.get(&id).filter(|node| node.state.as_ref() == Some(state))?;
+        Some(TreeNode { version: node.version, state: state.clone() })
+    }
+
     /// What the disk shows, where it differs from the base.
     pub const fn local(&self) -> &Diff {
         &self.local

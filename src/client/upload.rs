@@ -107,6 +107,9 @@ impl<'a> Sender<'a> {
         while self.batches.len() >= BATCHES_MAX {
             self.join_one().await?;
         }
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
         let blocks = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
         self.batches.spawn(send(self.connection.clone(), blocks));

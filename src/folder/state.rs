@@ -53,6 +53,17 @@ pub enum Update {
         /// This client.
         device: Option<DeviceId>,
     },
+    /// A file with this look is about to be put in place as this node. If that happened, and the program ended before
+    /// it could be recorded, [`Folder::settle_intents`] records it: a file that came from the server must not look like
+    /// one that the user made.
+    Intend {
+        /// Which node.
+        id: NodeId,
+        /// Version and state.
+        node: TreeNode,
+        /// How the staged file looks.
+        stamp: Stamp,
+    },
 }
 
 /// Updates that become true together.
@@ -83,6 +94,8 @@ pub struct State {
     /// This client.
     pub device: Option<DeviceId>,
     looks: Looks,
+    /// Announced and not recorded since.
+    intents: HashMap<NodeId, (TreeNode, Stamp)>,
     log: Option<StateLog>,
 }
 
@@ -193,6 +206,7 @@ impl State {
     pub(super) fn apply(&mut self, update: Update) {
         match update {
             Update::Put { id, node, stamp } => {
+                self.intents.remove(&id);
                 self.looks.files += usize::from(!node.state.kind.is_folder());
                 let old = self.base.insert(id, node);
                 self.looks.files -= usize::from(old.is_some_and(|old| !old.state.kind.is_folder()));
@@ -201,12 +215,14 @@ impl State {
                 }
             }
             Update::Remove(id) => {
+                self.intents.remove(&id);
                 let old = self.base.remove(id);
                 self.looks.files -= usize::from(old.is_some_and(|old| !old.state.kind.is_folder()));
                 self.looks.remove(id);
             }
             Update::Look(id, stamp) => self.looks.put(id, stamp),
             Update::Cursor(cursor) => self.cursor = cursor,
+            Update::Intend { id, node, stamp } => drop(self.intents.insert(id, (node, stamp))),
             Update::Account { store, share, device } => {
                 (self.store, self.share, self.device) = (store, share, device);
             }
@@ -221,11 +237,39 @@ impl State {
             node: node.clone(),
             stamp: self.stamp(id).copied(),
         });
-        [account, Update::Cursor(self.cursor)].into_iter().chain(nodes).collect()
+        let intents = self.intents.iter().map(|(id, (node, stamp))| Update::Intend {
+            id: *id,
+            node: node.clone(),
+            stamp: *stamp,
+        });
+        [account, Update::Cursor(self.cursor)].into_iter().chain(nodes).chain(intents).collect()
     }
 }
 
 impl Folder {
+    /// Records what an earlier run had put in place but not recorded. Call after [`Folder::recover`] and before the
+    /// first scan, which reads those files again.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    pub fn settle_intents(&self, state: &mut State) -> Result<usize, FolderError> {
+        let mut batch = Batch::new();
+        for (id, (node, stamp)) in std::mem::take(&mut state.intents) {
+            let Some(path) =
+                state.base.path_of(node.state.parent).map(|parent| parent.join(&node.state.name))
+            else {
+                continue;
+            };
+            let placed = self.look(&path)?.is_some_and(|meta| meta.stamp.identity() == stamp.identity());
+            if placed {
+                batch.push(Update::Put { id, node, stamp: Some(stamp.distrusted()) });
+            }
+        }
+        let settled = batch.len();
+        state.save(batch, true)?;
+        Ok(settled)
+    }
+
     /// Loads the state, or starts a new one when there is none or it is damaged.
     ///
     /// # Errors

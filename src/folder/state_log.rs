@@ -41,6 +41,7 @@ enum Line {
     Look(NodeId, Stamp),
     Cursor(Option<Cursor>),
     Account(Option<StoreId>, Option<String>, Option<DeviceId>),
+    Intend(NodeId, Seq, NodeState, Stamp),
 }
 
 impl From<&Update> for Line {
@@ -51,6 +52,7 @@ impl From<&Update> for Line {
             Update::Look(id, stamp) => Self::Look(*id, *stamp),
             Update::Cursor(cursor) => Self::Cursor(*cursor),
             Update::Account { store, share, device } => Self::Account(*store, share.clone(), *device),
+            Update::Intend { id, node, stamp } => Self::Intend(*id, node.version, node.state.clone(), *stamp),
         }
     }
 }
@@ -65,6 +67,9 @@ impl From<Line> for Update {
             Line::Look(id, stamp) => Self::Look(id, stamp),
             Line::Cursor(cursor) => Self::Cursor(cursor),
             Line::Account(store, share, device) => Self::Account { store, share, device },
+            Line::Intend(id, version, state, stamp) => {
+                Self::Intend { id, node: TreeNode { version, state }, stamp }
+            }
         }
     }
 }

@@ -203,3 +203,27 @@ fn a_state_of_100_000_nodes_loads_in_a_fraction_of_a_second() {
     assert_eq!(state.base.len(), 100_000);
     assert!(took.as_secs() < 3, "{took:?}");
 }
+
+#[test]
+fn a_file_placed_but_not_recorded_is_agreed_at_the_next_start() {
+    let mut world = World::new();
+    let placed = world.path("placed");
+    std::fs::write(&placed, "from the server").unwrap();
+    let stamp = world.folder.look(&crate::model::RelPath::parse(b"placed").unwrap()).unwrap().unwrap().stamp;
+    let other = crate::folder::Stamp { ino: stamp.ino + 1, ..stamp };
+    let intend = |name: &str, stamp, n| {
+        let kind = crate::model::Kind::Symlink { target: vec![1], mtime_ns: 0 };
+        let state =
+            crate::model::NodeState { parent: NodeId::ROOT, name: Name::new(name.as_bytes()).unwrap(), kind };
+        let id = NodeId::from_bytes([n; 16]);
+        Update::Intend { id, node: TreeNode { version: Seq(3), state }, stamp }
+    };
+    std::fs::write(world.path("edited"), "by the user").unwrap();
+    let batch = vec![intend("placed", stamp, 1), intend("edited", other, 2), intend("absent", other, 3)];
+    world.state.save(batch, false).unwrap();
+    let (mut state, _) = world.folder.load_state().unwrap();
+    assert_eq!(world.folder.settle_intents(&mut state).unwrap(), 1);
+    assert!(state.base.get(NodeId::from_bytes([1; 16])).is_some());
+    assert_ne!(state.stamp(NodeId::from_bytes([1; 16])), Some(&stamp), "it must be read again");
+    assert_eq!(state.base.len(), 1);
+}
