@@ -21,11 +21,15 @@ pub struct Args {
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    // First the port: nothing is left behind when it is taken.
+    let listener = std::net::TcpListener::bind(args.listen)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(&args, &store, voice));
+    let served = runtime.block_on(serve(listener, &store, voice));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     let closed = store.close().map_err(|error| Failure::general(&error));
     served?;
@@ -33,10 +37,8 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn serve(args: &Args, store: &Arc<Store>, voice: Voice) -> Result<(), Failure> {
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
+async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice) -> Result<(), Failure> {
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
         tracing::warn!("{}", describe(&problem));

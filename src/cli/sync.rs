@@ -10,8 +10,8 @@ use crate::model::limits;
 use crate::model::path::escape;
 use crate::wire::{ErrorCode, WireError};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Keep a folder equal to the hub.
@@ -21,7 +21,7 @@ pub struct Args {
     folder: PathBuf,
 
     /// Address of the hub
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_SERVER")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", value_parser = server, env = "DROPBLOCK_SERVER")]
     server: String,
 
     /// Sync both ways until nothing is left, then exit
@@ -46,6 +46,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    refuse_store(&args.folder)?;
     let runtime = super::runtime()?;
     let ended = runtime.block_on(sync(args, voice));
     // A read that hangs on a dead disk must not keep the process.
@@ -123,24 +124,39 @@ fn teller(
 ) -> Arc<dyn Fn(News) + Send + Sync> {
     let (server, once, display) = (args.server.clone(), args.once, display.clone());
     let folder = escape(args.folder.as_os_str().as_encoded_bytes());
-    let lost = AtomicBool::new(false);
+    // The last loss, and whether it was one of the connection.
+    let lost: Mutex<Option<(String, bool)>> = Mutex::new(None);
     Arc::new(move |news| {
         let line = match news {
             News::Connected => {
-                let again = connected.swap(true, Ordering::Relaxed);
-                if !(again && lost.swap(false, Ordering::Relaxed)) {
+                // After a full disk the connection is not the news.
+                let mut last = lost.lock().unwrap_or_else(PoisonError::into_inner);
+                if !last.as_ref().is_some_and(|(_, connection)| *connection) {
+                    return;
+                }
+                *last = None;
+                if !connected.swap(true, Ordering::Relaxed) {
                     return;
                 }
                 format!("connected to {server} again")
             }
             News::Lost(error) => {
-                if lost.swap(true, Ordering::Relaxed) {
+                let connection = !matches!(error, ClientError::Folder(_));
+                let line = reason(&error);
+                let mut last = lost.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = last.as_ref().is_some_and(|(said, was)| *said == line || (*was && connection));
+                *last = Some((line.clone(), connection));
+                if known {
                     return;
                 }
-                format!("{}; trying again until it works", reason(&error))
+                format!("{line}; trying again until it works")
             }
             News::InSync if once => return,
-            News::InSync => format!("{folder} is in sync with {server}"),
+            News::InSync => {
+                connected.store(true, Ordering::Relaxed);
+                *lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                format!("{folder} is in sync with {server}")
+            }
             News::Conflict(path) => format!("two versions met; the other one is kept as {path}"),
             News::Problem(line) => format!("skipped: {line}"),
             News::Special(paths) => {
@@ -222,6 +238,28 @@ fn share_name(text: &str) -> Result<String, String> {
     } else {
         Err("1 to 64 bytes without control characters and slashes".to_owned())
     }
+}
+
+fn server(text: &str) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(1..)) => Ok(text.to_owned()),
+        _ => Err("HOST:PORT, for example 127.0.0.1:7420".to_owned()),
+    }
+}
+
+/// The folder of a running hub is not one to sync.
+fn refuse_store(folder: &std::path::Path) -> Result<(), Failure> {
+    let is_store = folder.join("store.toml").is_file() && folder.join("packs").is_dir();
+    if is_store {
+        let shown = escape(folder.as_os_str().as_encoded_bytes());
+        return Err(Failure::new(
+            Exit::General,
+            format!("{shown} is the store of a hub; name a folder of files to sync"),
+        ));
+    }
+    Ok(())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

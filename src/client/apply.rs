@@ -65,9 +65,9 @@ impl Session<'_> {
             self.client.cycle.observe(&self.client.state.base, id, state);
         }
         for id in report.left {
-            let shown =
-                self.client.state.base.path_of(id).map_or_else(|| self.shown(id), |path| path.to_string());
+            let shown = self.shown(id);
             self.left.insert(id, shown);
+            self.again = true;
         }
         for dir in report.dirty {
             self.look_again_in(dir);
@@ -81,13 +81,15 @@ impl Session<'_> {
     /// The path that a node has, or was to have, for people.
     fn shown(&self, id: NodeId) -> String {
         let disk = self.client.cycle.disk(&self.client.state.base);
-        let place = disk.state(id).or_else(|| self.client.cycle.remote_state(id));
+        let place = self.client.cycle.remote_state(id).or_else(|| disk.state(id));
         let path = place.and_then(|state| Some(disk.path_of(state.parent)?.join(&state.name)));
         path.map(|path| path.to_string()).unwrap_or_default()
     }
 
     async fn contents(&mut self, plan: &Plan) -> Result<(), ClientError> {
-        let places = self.places(plan);
+        let (places, blocked) = self.places(plan);
+        self.again |= !blocked.is_empty();
+        self.left.extend(blocked);
         if places.is_empty() {
             return Ok(());
         }
@@ -143,11 +145,13 @@ impl Session<'_> {
     }
 
     /// The contents to place, with their paths now that the structure stands.
-    fn places(&self, plan: &Plan) -> Vec<Place> {
+    ///
+    /// Places that are not as expected are not fetched for: they come second, with their paths.
+    fn places(&self, plan: &Plan) -> (Vec<Place>, Vec<(NodeId, String)>) {
         let client = &*self.client;
         let disk = client.cycle.disk(&client.state.base);
         let path_in = |state: &NodeState| Some(disk.path_of(state.parent)?.join(&state.name));
-        let mut places = Vec::new();
+        let (mut places, mut blocked) = (Vec::new(), Vec::new());
         for op in &plan.ops {
             let DiskOp::Place { id, state, copy } = op else { continue };
             let Some(path) = path_in(state) else { continue };
@@ -166,9 +170,14 @@ impl Session<'_> {
             }
             // A place that is taken by something without a look is not ours to replace.
             let expect = now.and_then(|_| client.stamp(*id));
+            let there = client.folder.look(&path).ok().flatten().map(|meta| meta.stamp);
+            if copy.is_none() && there != expect {
+                blocked.push((*id, path.to_string()));
+                continue;
+            }
             places.push(Place { id: *id, state: state.clone(), path, expect, copy, sources });
         }
-        places
+        (places, blocked)
     }
 
     async fn fetch(&mut self, fetcher: &Fetcher, batch: Vec<Place>) -> Result<Vec<Placing>, ClientError> {
@@ -195,8 +204,15 @@ impl Session<'_> {
                     }
                 }
                 Kind::Symlink { target, mtime_ns } => {
-                    let link = self.client.folder.stage_symlink(place.id, target, *mtime_ns)?;
-                    staged.insert(place.id, link);
+                    match self.client.folder.stage_symlink(place.id, target, *mtime_ns) {
+                        Ok(link) => drop(staged.insert(place.id, link)),
+                        Err(error) if place::concerns_all(&error) => return Err(error.into()),
+                        // A filesystem without symlinks, or with shorter ones.
+                        Err(error) => {
+                            let line = super::error::line(&error);
+                            self.client.problem(line.clone(), line);
+                        }
+                    }
                 }
                 Kind::Folder => {}
             }

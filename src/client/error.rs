@@ -3,7 +3,7 @@
 use crate::folder::FolderError;
 use crate::manifest::ManifestError;
 use crate::reconcile::Held;
-use crate::wire::WireError;
+use crate::wire::{ErrorCode, WireError};
 use std::io;
 
 /// Anything that ends a session.
@@ -70,6 +70,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// True when the server has no room for new blocks.
+    pub const fn is_server_full(&self) -> bool {
+        matches!(self, Self::Connection(WireError::Failed { code: ErrorCode::Full, .. }))
+    }
+
     /// True when a new session may go better without any change here.
     pub fn is_retryable(&self) -> bool {
         match self {

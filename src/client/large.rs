@@ -44,6 +44,8 @@ pub struct Note {
     pub path: RelPath,
     /// A file of this disk: it may have moved while it was read, so everything is looked at again.
     pub local: bool,
+    /// It was written to meanwhile.
+    pub changing: bool,
     /// Why it cannot be synced now.
     pub problem: Option<String>,
 }
@@ -144,17 +146,18 @@ impl Large {
         match ended.map_err(|_| ClientError::Stopped)?? {
             Ended::Read { identity, path, outcome } => {
                 self.reading.remove(&identity);
-                let local = !matches!(outcome, Outcome::Changing);
+                // Still being written: looked at again after a pause.
+                let changing = matches!(outcome, Outcome::Changing | Outcome::Read { unrested: true, .. });
                 let problem = match outcome {
+                    Outcome::Read { unrested: true, .. } => None,
                     Outcome::Read { content, stamp, .. } => {
                         self.read.insert(identity, (stamp, content));
                         None
                     }
-                    // Still being written, most likely: when that ends, the watcher tells.
                     Outcome::Gone | Outcome::Changing => None,
                     Outcome::Unreadable(error) => Some(super::error::line(&error)),
                 };
-                Ok(Note { path, local, problem })
+                Ok(Note { path, local: true, changing, problem })
             }
             Ended::Fetched { id, content, path, staged } => {
                 self.fetching.remove(&id);
@@ -165,7 +168,7 @@ impl Large {
                     }
                     Err(error) => Some(super::error::line(&error)),
                 };
-                Ok(Note { path, local: false, problem })
+                Ok(Note { path, local: false, changing: false, problem })
             }
         }
     }

@@ -21,6 +21,10 @@ const RESCAN_SHARE: u32 = 50;
 const RETRY: Duration = Duration::from_millis(200);
 /// The same, when it has failed several times in a row.
 const RETRY_SLOW: Duration = Duration::from_secs(5);
+/// A large file that was written to while it was read is looked at again after this long.
+const CHANGING_PAUSE: Duration = Duration::from_secs(2);
+/// Failures in a row after which people are told what is left.
+const FAILURES_TOLD: u32 = 10;
 /// Between two looks at files that came out of the folder.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -34,6 +38,7 @@ impl Client {
         let done = session.until_equal().await;
         if done.is_ok() {
             session.prune();
+            sweep(&mut session);
             session.connection.close(ErrorCode::Done, "").await;
         }
         done?;
@@ -53,7 +58,6 @@ impl Client {
         tokio::pin!(shutdown);
         let mut backoff = Backoff::default();
         loop {
-            let began = Instant::now();
             let lost = tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 ended = self.session(&watcher) => match ended {
@@ -64,7 +68,7 @@ impl Client {
             if !may_try_again(&lost) {
                 return Err(lost);
             }
-            if began.elapsed() > Duration::from_secs(5) {
+            if std::mem::take(&mut self.was_equal) {
                 backoff.reset();
             }
             self.news(News::Lost(lost));
@@ -91,7 +95,8 @@ impl Client {
         let mut failures: u32 = 0;
         let mut next_scan = Instant::now();
         loop {
-            let full = next_scan <= Instant::now();
+            // While the guard holds, only a look at everything may let it go.
+            let full = held || next_scan <= Instant::now();
             let scope = if full { Some(Scope::Full) } else { session.client.trigger.take() };
             let full = matches!(scope, Some(Scope::Full));
             let start = Instant::now();
@@ -103,13 +108,7 @@ impl Client {
                     next_scan = Instant::now() + RESCAN_LIMITED;
                     let _ = session.client.trigger.take();
                 }
-                Err(ClientError::Folder(error)) if error.is_retryable() => {
-                    // The disk is full, or a file of ours cannot be written: the connection is not to blame.
-                    let line = super::error::line(&error);
-                    session.client.problem(String::new(), line);
-                    session.again = true;
-                    failures = failures.saturating_add(10);
-                }
+                // Also for a full disk of this side: what memory holds may be ahead of the state, so it starts over.
                 Err(error) => return Err(error),
                 Ok(()) => {
                     held = false;
@@ -122,14 +121,18 @@ impl Client {
             let settled = session.client.cycle.is_settled() && !session.again;
             let busy = !session.large.is_idle();
             failures = if settled { 0 } else { failures.saturating_add(1) };
+            if failures == FAILURES_TOLD {
+                session.tell_left();
+            }
             if settled && !busy && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
+                session.client.was_equal = true;
                 session.prune();
                 session.client.news(News::InSync);
             }
             if session.must_poll && failures < 3 {
                 continue;
             }
-            let retry = if failures > 10 || busy { RETRY_SLOW } else { RETRY };
+            let retry = if failures > FAILURES_TOLD || busy { RETRY_SLOW } else { RETRY };
             let wake = tokio::time::sleep_until(next_scan.into());
             tokio::select! {
                 () = wake => {}
@@ -163,10 +166,18 @@ async fn wait(
             },
             () = trigger.settled() => return Ok(()),
             note = session.large.next() => {
-                let Note { path, local, problem } = note?;
+                let Note { path, local, changing, problem } = note?;
                 if let Some(line) = problem {
                     // Tried again with everything else that is left, not at once.
                     session.client.problem(path.to_string(), line);
+                    continue;
+                }
+                if changing {
+                    let trigger = trigger.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(CHANGING_PAUSE).await;
+                        trigger.hint(Hint::Rescan);
+                    });
                     continue;
                 }
                 if local {

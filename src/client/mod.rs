@@ -112,6 +112,10 @@ pub struct Client {
     reupload: HashSet<NodeId>,
     /// What cannot be synced now, by path.
     problems: BTreeMap<String, String>,
+    /// Problems that people know of.
+    said: HashSet<String>,
+    /// Both sides were equal in this session.
+    was_equal: bool,
     /// Sockets and the like have been mentioned.
     told_special: bool,
     trigger: Trigger,
@@ -154,6 +158,8 @@ impl Client {
             held: BTreeSet::new(),
             reupload: HashSet::new(),
             problems: BTreeMap::new(),
+            said: HashSet::new(),
+            was_equal: false,
             told_special: false,
             trigger: Trigger::default(),
             counters: Arc::new(Counters::default()),
@@ -218,7 +224,11 @@ impl Client {
     /// Starts over after the server lost its past, or another one answers: both sides are joined, nothing is deleted.
     fn rejoin(&mut self) -> Result<(), ClientError> {
         let old = std::mem::take(&mut self.state);
-        self.state = self.folder.forget_state(old)?;
+        // Without its log the client must not go on: what it agrees on would be forgotten.
+        self.state = self.folder.forget_state(old).map_err(|error| {
+            tracing::error!(%error, "state not set aside");
+            FolderError::StateBroken { path: self.folder.path().into() }
+        })?;
         self.cycle.forget_local();
         self.cycle.forget_remote();
         self.looks.clear();
@@ -229,7 +239,8 @@ impl Client {
 
     /// One more path that cannot be synced now; said once until it is settled.
     fn problem(&mut self, path: String, line: String) {
-        if self.problems.insert(path, line.clone()).as_ref() != Some(&line) {
+        self.problems.insert(path, line.clone());
+        if self.said.insert(line.clone()) {
             self.news(News::Problem(line));
         }
     }

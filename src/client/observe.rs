@@ -9,7 +9,7 @@ use crate::folder::scan::{Entry, Found, Scan, Scope, scan};
 use crate::folder::{Stamp, Update};
 use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::mass_delete;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// From this many files gone on, a scan waits until the burst is over and looks at everything, so that the guard sees
@@ -25,7 +25,9 @@ impl Session<'_> {
     /// [`ClientError::Held`] when most files are gone; then nothing was taken in.
     pub(super) async fn observe(&mut self, scope: Scope) -> Result<(), ClientError> {
         // Differences that did not settle are found again as a whole: their ids and folders hang together.
-        let scope = if self.client.cycle.local().is_empty() { scope } else { Scope::Full };
+        // So are nodes whose place another one holds.
+        let in_order = self.client.cycle.local().is_empty() && self.client.state.base.shadowed().is_empty();
+        let scope = if in_order { scope } else { Scope::Full };
         self.client.progress.start(Phase::Looking, 0, 0);
         let mut seen = self.look(&scope)?;
         if !self.once && seen.missing >= GONE_MANY {
@@ -46,7 +48,9 @@ impl Session<'_> {
         let (folder, state, cycle) = (&client.folder, &client.state, &mut client.cycle);
         let seen = tokio::task::block_in_place(|| scan(folder, state, scope, cycle.ids()))?;
         if matches!(scope, Scope::Full) {
-            self.client.problems.clear();
+            // What is still a problem is found again, and not said again.
+            let known: HashSet<String> = std::mem::take(&mut self.client.problems).into_values().collect();
+            self.client.said.retain(|line| known.contains(line));
         }
         Ok(seen)
     }
@@ -86,7 +90,18 @@ impl Session<'_> {
             &self.client.counters,
             &|bytes| progress.add_bytes(bytes),
         )
-        .await?;
+        .await;
+        let uploaded = match uploaded {
+            // The hub's disk is full: what comes from others goes on, and so does what needs no room.
+            Err(error) if error.is_server_full() && !self.once => {
+                let line = super::error::line(&error);
+                self.client.problem(line.clone(), line);
+                self.client.held.extend(files.keys());
+                self.again = true;
+                upload::Uploaded::default()
+            }
+            uploaded => uploaded?,
+        };
         self.inline_out = uploaded.inline;
         for (job, outcome) in uploaded.files {
             if let Some(found) = files.remove(&job.id) {

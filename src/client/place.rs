@@ -26,10 +26,9 @@ pub struct Report {
 }
 
 impl Report {
-    fn leave(&mut self, id: NodeId, path: Option<&RelPath>) {
+    /// Looked at again with everything else that is left, not at once: it may be blocked for long.
+    fn leave(&mut self, id: NodeId) {
         self.left.insert(id);
-        self.dirty
-            .insert(path.and_then(RelPath::split_last).map_or_else(RelPath::root, |(parent, _)| parent));
     }
 
     fn touch(&mut self, path: &RelPath) {
@@ -70,17 +69,14 @@ pub fn structure(
     for op in ops {
         match builder.run(op) {
             Err(error) if concerns_all(&error) => return Err(error),
-            Err(error) => {
-                builder.report.left.insert(op.id());
-                builder.report.problems.push(error);
-            }
+            Err(error) => builder.report.problems.push(error),
             Ok(()) => {}
         }
     }
     let Builder { mut report, parked, .. } = builder;
     for id in parked.into_keys() {
-        // Still out of the tree: what blocked its way back is looked at again, recovery puts it back.
-        report.leave(id, None);
+        // Still out of the tree, because its way back is blocked: recovery puts it back at the next start.
+        report.leave(id);
     }
     Ok(report)
 }
@@ -124,7 +120,7 @@ impl Builder<'_, '_> {
                         self.disk.set(*id, None);
                         self.report.touch(&path);
                     }
-                    _ => self.report.leave(*id, Some(&path)),
+                    _ => self.report.leave(*id),
                 }
                 Ok(())
             }
@@ -185,7 +181,7 @@ impl Builder<'_, '_> {
                 self.report.done.push((id, None, None));
                 self.report.touch(&path);
             }
-            _ => self.report.leave(id, Some(&path)),
+            _ => self.report.leave(id),
         }
         Ok(())
     }
@@ -204,7 +200,7 @@ impl Builder<'_, '_> {
                 self.report.done.push((id, Some(state), Some(stamp)));
                 self.report.touch(path);
             }
-            _ => self.report.leave(id, Some(path)),
+            _ => self.report.leave(id),
         }
         Ok(())
     }
@@ -251,7 +247,7 @@ pub fn place_all(
         match place_one(folder, &placing, device, when, &mut report) {
             Err(error) if concerns_all(&error) => return Err(error),
             Err(error) => {
-                report.left.insert(placing.id);
+                discard(folder, &placing.staged);
                 report.problems.push(error);
             }
             Ok(()) => {}
@@ -288,7 +284,8 @@ fn place_one(
         Outcome::Done { stamp } => (stamp, None),
         Outcome::DoneBeside { stamp, beside } => (stamp, Some(beside)),
         _ => {
-            report.leave(placing.id, Some(&placing.path));
+            discard(folder, &placing.staged);
+            report.leave(placing.id);
             return Ok(());
         }
     };
@@ -305,4 +302,11 @@ fn place_one(
         _ => {}
     }
     Ok(())
+}
+
+/// Bytes that could not be placed would be fetched again and fill the disk.
+fn discard(folder: &Folder, staged: &Staged) {
+    if let Err(error) = folder.discard_staged(staged) {
+        tracing::debug!(%error, "staged file not removed");
+    }
 }

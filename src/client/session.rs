@@ -16,6 +16,8 @@ use std::time::Duration;
 const INLINE_IN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Rounds of a one-time sync without any progress before it gives up on what is left.
 const IDLE_ROUNDS_MAX: u32 = 5;
+/// Rounds of a one-time sync that wait for files which were written to an instant ago.
+const UNRESTED_ROUNDS_MAX: u32 = 10;
 /// Rounds of a one-time sync in all.
 const ROUNDS_MAX: u32 = 1000;
 
@@ -179,9 +181,11 @@ impl<'a> Session<'a> {
                 client.looks.insert(*to, stamp);
             }
         }
-        self.apply(&plan).await?;
+        // What fails on the way in must not hold up what goes out.
+        let applied = self.apply(&plan).await;
         self.agree(true)?;
         self.commit(&plan).await?;
+        applied?;
         self.inline_in_bytes = 0;
         self.inline_in.clear();
         self.agree(false)
@@ -230,12 +234,13 @@ impl<'a> Session<'a> {
 
     /// Rounds until nothing differs, or what is left does not get less.
     pub(super) async fn until_equal(&mut self) -> Result<(), ClientError> {
-        let mut idle = 0;
+        let (mut idle, mut unrested_rounds) = (0, 0);
         let mut last = None;
         for _ in 0..ROUNDS_MAX {
             let _ = self.client.trigger.take();
             self.cycle(Some(Scope::Full)).await?;
-            if self.unrested {
+            if self.unrested && unrested_rounds < UNRESTED_ROUNDS_MAX {
+                unrested_rounds += 1;
                 tokio::time::sleep(read::UNRESTED).await;
                 self.must_poll = true;
                 continue;
@@ -249,11 +254,7 @@ impl<'a> Session<'a> {
             let now = (self.client.cycle.local().clone(), self.head.seq);
             idle = if last.as_ref() == Some(&now) { idle + 1 } else { 0 };
             if idle >= IDLE_ROUNDS_MAX {
-                for (_, path) in std::mem::take(&mut self.left) {
-                    let line =
-                        format!("{path}: something that is not synced is in the way, or it keeps changing");
-                    self.client.problem(path, line);
-                }
+                self.tell_left();
                 return if self.client.problems.is_empty() { Err(ClientError::Restless) } else { Ok(()) };
             }
             last = Some(now);
@@ -263,6 +264,14 @@ impl<'a> Session<'a> {
             self.must_poll = true;
         }
         Err(ClientError::Restless)
+    }
+
+    /// Says what could not be placed.
+    pub(super) fn tell_left(&mut self) {
+        for (_, path) in std::mem::take(&mut self.left) {
+            let line = format!("{path}: something that is not synced is in the way, or it keeps changing");
+            self.client.problem(path, line);
+        }
     }
 
     /// Drops chunk lists of files that are gone.

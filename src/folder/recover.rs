@@ -20,7 +20,9 @@
 use super::fs::Dir;
 use super::names::{StageName, TrashName, own};
 use super::{EntryKind, Folder, FolderError, State};
-use crate::model::{Name, NodeId, RelPath};
+use crate::chunk::{ChunkReader, V1};
+use crate::manifest::Builder;
+use crate::model::{BlockHash, Name, NodeId, RelPath};
 use std::io;
 
 /// How long half a download is kept for, ns: a week.
@@ -108,14 +110,27 @@ impl Recovery<'_> {
                 self.done.partials += 1;
                 stage.rename_over(name, stage, &StageName::Get(id, root).to_name()?)
             }
-            StageName::Put(id, ..) => match self.state.stamp(id).copied() {
+            StageName::Put(id, root, _) => match self.state.stamp(id).copied() {
                 Some(agreed) if agreed.same_bytes(&meta.stamp) => {
                     self.folder.move_to_trash(stage, name, id, &agreed).map(drop)
                 }
+                // A copied or restored folder has other inodes; what holds the bytes in its name is a download.
+                _ if self.is_download(name, root)? => self.remove(stage, name),
                 _ => self.put_back(stage, name, id),
             },
             StageName::Park(id) => self.put_back(stage, name, id),
         }
+    }
+
+    /// True when a staged file has the bytes that its name says.
+    fn is_download(&self, name: &Name, root: BlockHash) -> io::Result<bool> {
+        let Some((file, _)) = self.folder.stage.open_file(name)? else { return Ok(false) };
+        let mut builder = Builder::new(V1.id());
+        let sound = ChunkReader::new(&V1).read(file, |_, chunk| {
+            builder.push(BlockHash::of(chunk), chunk.len() as u64).map(drop).map_err(io::Error::other)
+        });
+        sound?;
+        Ok(builder.finish().is_ok_and(|(content, _)| content.root.hash == root))
     }
 
     fn trashed(&mut self, name: Name, parsed: TrashName) -> io::Result<()> {

@@ -161,6 +161,10 @@ impl Merger<'_> {
         }
         self.adopted.insert(loser, winner);
         self.copies.remove(&winner);
+        self.adopters.insert(winner);
+        if !self.adopters.contains(&loser) {
+            return;
+        }
         for target in self.adopted.values_mut().filter(|target| **target == loser) {
             *target = winner;
         }

@@ -2,7 +2,8 @@
 
 use crate::model::{IdSource, Kind, Name, NodeId, NodeState};
 use crate::tree::{Diff, Overlay, Tree};
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The three trees: a base, and what differs from it on either side.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,10 @@ pub(super) struct Merger<'a> {
     pub(super) adopted: BTreeMap<NodeId, NodeId>,
     /// Nodes whose bytes differ on both sides.
     conflicts: Vec<NodeId>,
+    /// Targets of `adopted`, and sources of `copies`: so that most adoptions need not look through them.
+    pub(super) adopters: BTreeSet<NodeId>,
+    /// Conflict copies per folder, listed once.
+    copies_in: RefCell<BTreeMap<NodeId, Vec<NodeId>>>,
     /// Nodes whose place must be looked at (again).
     pub(super) queue: VecDeque<NodeId>,
 }
@@ -75,6 +80,8 @@ impl<'a> Merger<'a> {
             merged: Overlay::new(sides.base, &Diff::new()),
             copies: BTreeMap::new(),
             adopted: BTreeMap::new(),
+            adopters: BTreeSet::new(),
+            copies_in: RefCell::default(),
             conflicts: Vec::new(),
             queue: VecDeque::new(),
         }
@@ -155,6 +162,7 @@ impl<'a> Merger<'a> {
             let copy = ids.node();
             let name = self.free_name(merged.parent, &merged.name);
             self.copies.insert(copy, id);
+            self.adopters.insert(id);
             self.put(copy, Some(NodeState { parent: merged.parent, name, kind: local.kind }));
         }
     }
@@ -172,9 +180,20 @@ impl<'a> Merger<'a> {
     /// True when a conflict copy of `original` with the same bytes stands beside it already.
     pub(super) fn has_copy(&self, parent: NodeId, original: &Name, kind: &Kind) -> bool {
         let bare = super::names::original_of(original).unwrap_or_else(|| original.as_bytes().to_vec());
-        self.merged.children(parent).into_iter().filter_map(|id| self.merged.state(id)).any(|state| {
-            state.kind.same_content(kind) && super::names::original_of(&state.name).as_ref() == Some(&bare)
-        })
+        let mut lists = self.copies_in.borrow_mut();
+        // Copies made by this merge are of other files, so a list of what was there is enough.
+        let list = lists.entry(parent).or_insert_with(|| {
+            let is_copy = |id: &NodeId| {
+                self.merged.state(*id).is_some_and(|state| super::names::original_of(&state.name).is_some())
+            };
+            self.merged.children(parent).into_iter().filter(is_copy).collect()
+        });
+        list.iter().filter_map(|id| self.merged.state(*id)).filter(|state| state.parent == parent).any(
+            |state| {
+                state.kind.same_content(kind)
+                    && super::names::original_of(&state.name).as_ref() == Some(&bare)
+            },
+        )
     }
 }
 

@@ -117,7 +117,10 @@ impl Server {
         }
         tracing::warn!(error = %error, "storage refused a request");
         if matches!(error, StorageError::Full(_)) {
-            return Fault::Request(wire::ErrorCode::Full, "the server's disk is full");
+            return Fault::Request(
+                wire::ErrorCode::Full,
+                "the server's disk is full, but for the room it keeps free",
+            );
         }
         Fault::Request(wire::ErrorCode::Storage, "the store failed this request")
     }

@@ -1,7 +1,7 @@
 //! The live nodes of a share, with an index of children by name.
 
 use crate::model::{Name, NodeId, NodeState, RelPath, Seq, limits};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A live node and the version it is at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,12 +14,15 @@ pub struct TreeNode {
 
 /// All live nodes of a share at one moment. [`NodeId::ROOT`] exists always and is not stored.
 ///
-/// The tree takes what it is given: two nodes at one place or a missing parent are for the caller to rule out (they
-/// cannot come from a server, whose commits [`judge`](super::judge()) has checked, nor from a disk).
+/// Two nodes may claim one place: a client agrees node by node, so one may have arrived where another, whose own move is
+/// still to come, was before. The last one to come holds the place; the others are [shadowed](Self::shadowed) until it
+/// leaves.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     nodes: HashMap<NodeId, TreeNode>,
     children: HashMap<NodeId, BTreeMap<Name, NodeId>>,
+    /// Nodes whose place is held by another node.
+    shadowed: BTreeSet<NodeId>,
 }
 
 impl Tree {
@@ -57,26 +60,45 @@ impl Tree {
             }
             self.unlink(id, &old.state);
         }
-        self.children.entry(node.state.parent).or_default().insert(node.state.name, id);
+        self.shadowed.remove(&id);
+        let holder = self.children.entry(node.state.parent).or_default().insert(node.state.name, id);
+        self.shadowed.extend(holder.filter(|holder| *holder != id));
         old
     }
 
     /// Takes a node out. Its children stay and are for the caller to move or remove.
     pub fn remove(&mut self, id: NodeId) -> Option<TreeNode> {
         let old = self.nodes.remove(&id)?;
+        self.shadowed.remove(&id);
         self.unlink(id, &old.state);
         Some(old)
     }
 
-    /// Drops the index entry of `id` at its old place, unless another node has taken the place meanwhile.
+    /// Nodes that are not found by their place, because another node holds it.
+    pub const fn shadowed(&self) -> &BTreeSet<NodeId> {
+        &self.shadowed
+    }
+
+    /// Drops the index entry of `id` at its old place, unless another node has taken the place meanwhile. The place goes
+    /// to a node that it shadowed.
     fn unlink(&mut self, id: NodeId, state: &NodeState) {
+        if self.child(state.parent, &state.name) != Some(id) {
+            return;
+        }
+        let nodes = &self.nodes;
+        let claims = |other: &&NodeId| nodes.get(other).is_some_and(|node| node.state.same_place(state));
+        let heir = self.shadowed.iter().find(claims).copied();
         if let Some(siblings) = self.children.get_mut(&state.parent) {
-            if siblings.get(&state.name) == Some(&id) {
-                siblings.remove(&state.name);
+            match heir {
+                Some(heir) => drop(siblings.insert(state.name.clone(), heir)),
+                None => drop(siblings.remove(&state.name)),
             }
             if siblings.is_empty() {
                 self.children.remove(&state.parent);
             }
+        }
+        if let Some(heir) = heir {
+            self.shadowed.remove(&heir);
         }
     }
 
@@ -125,5 +147,35 @@ impl Tree {
             next += 1;
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+
+    fn at(name: &str) -> TreeNode {
+        let state =
+            NodeState { parent: NodeId::ROOT, name: Name::new(name.as_bytes()).unwrap(), kind: Kind::Folder };
+        TreeNode { version: Seq(1), state }
+    }
+
+    #[test]
+    fn a_node_at_a_place_that_another_takes_is_shadowed_until_it_leaves() {
+        let (x, f) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
+        let name = Name::new(b"b").unwrap();
+        let mut tree = Tree::new();
+        tree.insert(x, at("b"));
+        tree.insert(f, at("b"));
+        assert_eq!((tree.child(NodeId::ROOT, &name), tree.shadowed().contains(&x)), (Some(f), true));
+        let mut moved = tree.clone();
+        moved.insert(x, at("d"));
+        assert!(moved.shadowed().is_empty());
+        assert_eq!(moved.child(NodeId::ROOT, &name), Some(f));
+        tree.remove(f);
+        assert_eq!((tree.child(NodeId::ROOT, &name), tree.shadowed().len()), (Some(x), 0));
+        tree.insert(x, at("e"));
+        assert_eq!(tree.child(NodeId::ROOT, &name), None);
     }
 }
