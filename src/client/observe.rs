@@ -25,8 +25,9 @@ impl Session<'_> {
     /// [`ClientError::Held`] when most files are gone; then nothing was taken in.
     pub(super) async fn observe(&mut self, scope: Scope) -> Result<(), ClientError> {
         // Differences that did not settle are found again as a whole: their ids and folders hang together.
-        // So are nodes whose place another one holds.
-        let in_order = self.client.cycle.local().is_empty() && self.client.state.base.shadowed().is_empty();
+        // So are nodes that a walk of the base does not come by.
+        let in_order =
+            self.client.cycle.local().is_empty() && self.client.state.base.unreachable().next().is_none();
         let scope = if in_order { scope } else { Scope::Full };
         self.client.progress.start(Phase::Looking, 0, 0);
         let mut seen = self.look(&scope)?;

@@ -32,8 +32,8 @@ pub fn compare(state: &State, disk: &Disk, ids: &mut IdSource) -> Scan {
         found: Vec::new(),
         special: Vec::new(),
     };
-    // Their place belongs to another node, so no walk comes by them: they are elsewhere, or gone.
-    matching.missing.extend(state.base.shadowed().iter().copied());
+    // No walk of the base comes by them: they are elsewhere, or gone.
+    matching.missing.extend(state.base.unreachable());
     matching.pairs.extend(disk.roots.iter().copied());
     matching.walk_pairs();
     matching.match_folders(ids);

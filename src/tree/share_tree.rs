@@ -15,14 +15,16 @@ pub struct TreeNode {
 /// All live nodes of a share at one moment. [`NodeId::ROOT`] exists always and is not stored.
 ///
 /// Two nodes may claim one place: a client agrees node by node, so one may have arrived where another, whose own move is
-/// still to come, was before. The last one to come holds the place; the others are [shadowed](Self::shadowed) until it
-/// leaves.
+/// still to come, was before, or a folder may be gone before what was in it has moved. Such nodes are
+/// [unreachable](Self::unreachable) until their own change comes.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     nodes: HashMap<NodeId, TreeNode>,
     children: HashMap<NodeId, BTreeMap<Name, NodeId>>,
     /// Nodes whose place is held by another node.
     shadowed: BTreeSet<NodeId>,
+    /// Folders that are not here although nodes lie in them.
+    absent: BTreeSet<NodeId>,
 }
 
 impl Tree {
@@ -61,6 +63,10 @@ impl Tree {
             self.unlink(id, &old.state);
         }
         self.shadowed.remove(&id);
+        self.absent.remove(&id);
+        if node.state.parent != NodeId::ROOT && !self.nodes.contains_key(&node.state.parent) {
+            self.absent.insert(node.state.parent);
+        }
         let holder = self.children.entry(node.state.parent).or_default().insert(node.state.name, id);
         self.shadowed.extend(holder.filter(|holder| *holder != id));
         old
@@ -70,13 +76,18 @@ impl Tree {
     pub fn remove(&mut self, id: NodeId) -> Option<TreeNode> {
         let old = self.nodes.remove(&id)?;
         self.shadowed.remove(&id);
+        if self.children.contains_key(&id) {
+            self.absent.insert(id);
+        }
         self.unlink(id, &old.state);
         Some(old)
     }
 
-    /// Nodes that are not found by their place, because another node holds it.
-    pub const fn shadowed(&self) -> &BTreeSet<NodeId> {
-        &self.shadowed
+    /// Nodes that no walk from the root comes by, because another node holds their place or their folder is not here;
+    /// without what lies in them.
+    pub fn unreachable(&self) -> impl Iterator<Item = NodeId> {
+        let orphans = self.absent.iter().flat_map(|folder| self.children(*folder).map(|(_, id)| id));
+        self.shadowed.iter().copied().chain(orphans)
     }
 
     /// Drops the index entry of `id` at its old place, unless another node has taken the place meanwhile. The place goes
@@ -95,6 +106,7 @@ impl Tree {
             }
             if siblings.is_empty() {
                 self.children.remove(&state.parent);
+                self.absent.remove(&state.parent);
             }
         }
         if let Some(heir) = heir {
@@ -168,13 +180,21 @@ mod tests {
         let mut tree = Tree::new();
         tree.insert(x, at("b"));
         tree.insert(f, at("b"));
-        assert_eq!((tree.child(NodeId::ROOT, &name), tree.shadowed().contains(&x)), (Some(f), true));
+        assert_eq!((tree.child(NodeId::ROOT, &name), tree.unreachable().any(|id| id == x)), (Some(f), true));
         let mut moved = tree.clone();
         moved.insert(x, at("d"));
-        assert!(moved.shadowed().is_empty());
+        assert!(moved.unreachable().next().is_none());
         assert_eq!(moved.child(NodeId::ROOT, &name), Some(f));
         tree.remove(f);
-        assert_eq!((tree.child(NodeId::ROOT, &name), tree.shadowed().len()), (Some(x), 0));
+        assert_eq!((tree.child(NodeId::ROOT, &name), tree.unreachable().count()), (Some(x), 0));
+        let inside = NodeState { parent: x, ..at("in").state };
+        tree.insert(f, TreeNode { version: Seq(1), state: inside });
+        assert_eq!(tree.unreachable().count(), 0);
+        let mut orphaned = tree.clone();
+        orphaned.remove(x);
+        assert_eq!(orphaned.unreachable().collect::<Vec<_>>(), [f]);
+        orphaned.insert(f, at("out"));
+        assert_eq!(orphaned.unreachable().count(), 0);
         tree.insert(x, at("e"));
         assert_eq!(tree.child(NodeId::ROOT, &name), None);
     }
