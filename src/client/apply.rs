@@ -36,6 +36,7 @@ impl Session<'_> {
         if plan.ops.is_empty() {
             return Ok(());
         }
+        self.announce_moves(plan)?;
         let report = self.structure(plan)?;
         let touched = report.touched.clone();
         self.absorb(report);
@@ -121,6 +122,23 @@ impl Session<'_> {
         self.join(under_way).await?;
         self.client.progress.start(Phase::Idle, 0, 0);
         Ok(())
+    }
+
+    /// The same for moves: one that was carried out but not recorded must not look like the user's own.
+    fn announce_moves(&mut self, plan: &Plan) -> Result<(), FolderError> {
+        let client = &*self.client;
+        let disk = client.cycle.disk(&client.state.base);
+        let intents = plan.ops.iter().filter_map(|op| {
+            let DiskOp::Move { id, .. } = op else { return None };
+            let goal = plan.merge.nodes.get(id)?.as_ref()?;
+            let node = client
+                .cycle
+                .agreed_by(*id, goal)
+                .filter(|_| disk.state(*id).is_some_and(|now| now.kind == goal.kind))?;
+            Some(Update::Intend { id: *id, node, stamp: client.stamp(*id)? })
+        });
+        let intents: Vec<Update> = intents.collect();
+        self.client.state.save(intents, false)
     }
 
     /// Writes down what is about to be put in place, so that a program that ends in between does not take it for the
