@@ -262,10 +262,12 @@ impl<'a> Person<'a> {
     fn save(&mut self, path: &Path, beside: bool) -> io::Result<()> {
         let temp = if beside { path.with_extension("tmp") } else { self.out.join("tmp") };
         let bytes = self.bytes();
-        fs::write(&temp, &bytes)?;
+        fs::OpenOptions::new().write(true).create_new(true).open(&temp)?.write_all(&bytes)?;
         let content = ledger::file(&bytes);
         let held = Held::at(path)?;
-        self.destroying(held, || fs::rename(&temp, path))?;
+        if let Err(error) = self.destroying(held, || fs::rename(&temp, path)) {
+            return fs::remove_file(&temp).and(Err(error));
+        }
         self.saved(content, path);
         Ok(())
     }
