@@ -49,8 +49,9 @@ impl Session<'_> {
     fn structure(&self, plan: &Plan) -> Result<Report, FolderError> {
         let client = &*self.client;
         let mut disk = client.cycle.disk(&client.state.base);
+        let mut names = super::rescue_names(&client.config);
         tokio::task::block_in_place(|| {
-            place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id))
+            place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id), &mut names)
         })
     }
 

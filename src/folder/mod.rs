@@ -38,7 +38,7 @@ mod tests;
 pub use error::{FolderError, ShownPath};
 pub use meta::{EntryKind, Identity, Meta, Stamp};
 pub use names::rescue_name;
-pub use state::{Batch, Cursor, State, Update};
+pub use state::{Batch, Cursor, Sent, State, Update};
 
 use crate::model::path::PRIVATE_DIR;
 use crate::model::{Name, RelPath};
