@@ -317,12 +317,27 @@ pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(sys::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
-/// Takes the lock of a file for this process. `false` when another one has it.
-pub fn try_lock(file: &File) -> io::Result<bool> {
-    match sys::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
+/// The lock of a file, held until dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Takes the lock without waiting; `None` when another process has it.
+    pub fn try_take(file: File) -> io::Result<Option<Self>> {
+        match sys::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing alone would not do: a process that is being started holds a copy of every descriptor for an instant.
+    fn drop(&mut self) {
+        if let Err(error) = sys::flock(&self.0, FlockOperation::Unlock) {
+            tracing::debug!(%error, "lock not given back");
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Folder {
     is_new: bool,
     waiting: Mutex<Vec<trash::Waiting>>,
     /// Held for as long as the folder is open.
-    _lock: File,
+    _lock: fs::Lock,
 }
 
 impl Folder {
@@ -91,9 +91,9 @@ impl Folder {
         let lock = private
             .append_file(&names::own("lock").map_err(fail("open"))?, PRIVATE_FILE_MODE)
             .map_err(|error| FolderError::from_io("lock", private_path.as_path(), error))?;
-        if !fs::try_lock(&lock).map_err(fail("lock"))? {
+        let Some(lock) = fs::Lock::try_take(lock).map_err(fail("lock"))? else {
             return Err(FolderError::Locked { path: ShownPath::from(path.as_path()) });
-        }
+        };
         check_version(&private_path, &private)?;
         let sub = |name: &str| {
             open_or_make(&private, name)
