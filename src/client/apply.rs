@@ -57,6 +57,7 @@ impl Session<'_> {
     /// Takes in what operations did.
     fn absorb(&mut self, report: Report) {
         for (id, state, stamp) in report.done {
+            tracing::trace!(?id, ?state, "on disk");
             self.client.counters.nodes_received.add(1);
             self.client.progress.add_files(1);
             match stamp {
@@ -66,6 +67,7 @@ impl Session<'_> {
             self.client.cycle.observe(&self.client.state.base, id, state);
         }
         for id in report.left {
+            tracing::trace!(?id, "left");
             let shown = self.shown(id);
             self.left.insert(id, shown);
             self.again = true;

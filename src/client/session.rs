@@ -175,6 +175,7 @@ impl<'a> Session<'a> {
         let client = &mut *self.client;
         let origin = Origin { device: &client.config.device_name, when: &when };
         let plan = client.cycle.plan(&client.state.base, origin, &client.held);
+        trace(client, &plan);
         for (from, to) in &plan.merge.adopted {
             if let Some(stamp) = client.stamp(*from) {
                 client.looks.remove(from);
@@ -282,6 +283,25 @@ impl<'a> Session<'a> {
         if let Err(error) = tokio::task::block_in_place(|| client.folder.prune_manifests(&keep)) {
             tracing::debug!(%error, "chunk lists not pruned");
         }
+    }
+}
+
+/// For whoever wants to know why: what differs, what shall be, and how to get there.
+fn trace(client: &Client, plan: &super::cycle::Plan) {
+    for (id, state) in client.cycle.local() {
+        tracing::trace!(?id, ?state, "here");
+    }
+    for (id, state) in &plan.merge.nodes {
+        tracing::trace!(?id, there = ?client.cycle.remote_state(*id), ?state, "shall be");
+    }
+    for (id, of) in &plan.merge.copies {
+        tracing::trace!(?id, ?of, "copy");
+    }
+    for (from, to) in &plan.merge.adopted {
+        tracing::trace!(?from, ?to, "one node");
+    }
+    for op in &plan.ops {
+        tracing::trace!(?op, "to do");
     }
 }
 
