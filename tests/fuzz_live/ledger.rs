@@ -85,9 +85,10 @@ impl Ledger {
         if inner.blind {
             return Vec::new();
         }
-        let lost = inner.saved.iter().filter(|(content, _)| {
-            !there.contains(*content) && !inner.destroyed.contains(*content)
-        });
+        let lost = inner
+            .saved
+            .iter()
+            .filter(|(content, _)| !there.contains(*content) && !inner.destroyed.contains(*content));
         lost.map(|(content, place)| format!("  {} saved in {place}", short(content))).collect()
     }
 

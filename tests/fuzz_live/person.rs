@@ -78,9 +78,7 @@ impl Held {
                 let bytes = fs::read(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
                 (!bytes.is_empty()).then(|| ledger::file(&bytes))
             }
-            FileType::Symlink => {
-                Some(ledger::link(rustix::fs::readlinkat(&fd, "", Vec::new())?.as_bytes()))
-            }
+            FileType::Symlink => Some(ledger::link(rustix::fs::readlinkat(&fd, "", Vec::new())?.as_bytes())),
             _ => None,
         };
         Ok(Some(Self { fd, content }))
