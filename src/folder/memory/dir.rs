@@ -34,9 +34,7 @@ impl MemoryDir {
     }
 
     pub(in crate::folder) fn open_below(&self, path: &RelPath) -> io::Result<Self> {
-        let walk =
-            |inner: &mut Inner| path.names().iter().try_fold(self.ino, |at, name| inner.step(at, name));
-        let ino = self.disk.call(Call::Look, walk)?;
+        let ino = self.disk.call(Call::Look, |inner| inner.walk(self.ino, path))?;
         Ok(Self::new(self.disk.clone(), ino))
     }
 
