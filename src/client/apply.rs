@@ -41,7 +41,7 @@ impl Session<'_> {
         let touched = report.touched.clone();
         self.absorb(report);
         let folder = self.client.folder.clone();
-        tokio::task::block_in_place(|| folder.sync_folders(&touched))?;
+        folder.work().here(|| folder.sync_folders(&touched))?;
         self.agree(true)?;
         self.contents(plan).await
     }
@@ -50,7 +50,7 @@ impl Session<'_> {
         let client = &*self.client;
         let mut disk = client.cycle.disk(&client.state.base);
         let mut names = super::rescue_names(&client.config);
-        tokio::task::block_in_place(|| {
+        client.folder.work().here(|| {
             place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id), &mut names)
         })
     }
@@ -119,8 +119,7 @@ impl Session<'_> {
                 self.client.config.device_name.clone(),
                 (self.client.config.now)(),
             );
-            under_way =
-                Some(tokio::task::spawn_blocking(move || place::place_all(&folder, ready, &device, &when)));
+            under_way = Some(folder.work().beside(move || place::place_all(&folder, ready, &device, &when)));
         }
         self.join(under_way).await?;
         self.client.progress.start(Phase::Idle, 0, 0);

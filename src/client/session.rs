@@ -7,7 +7,7 @@ use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Sent, Update};
 use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
-use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes, tcp};
+use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl<'a> Session<'a> {
     pub(super) async fn open(client: &'a mut Client, once: bool) -> Result<(Self, Pushes), ClientError> {
         let server = client.config.server.clone();
         let (reader, writer) =
-            tcp::dial(server.as_str()).await.map_err(|error| unreachable_or(error, &server))?;
+            client.config.dialer.dial(&server).await.map_err(|error| unreachable_or(error, &server))?;
         let cursor = client.state.cursor.map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
         let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
         let hello =
@@ -330,7 +330,8 @@ impl<'a> Session<'a> {
         let client = &*self.client;
         let files = client.state.base.iter().filter_map(|(_, node)| node.state.kind.content());
         let keep = files.filter(|content| content.root.level > 0).map(|content| content.root.hash).collect();
-        if let Err(error) = tokio::task::block_in_place(|| client.folder.prune_manifests(&keep)) {
+        let folder = &client.folder;
+        if let Err(error) = folder.work().here(|| folder.prune_manifests(&keep)) {
             tracing::debug!(%error, "chunk lists not pruned");
         }
     }
