@@ -5,6 +5,7 @@ use crate::support::random_bytes;
 use crate::support::story::{Mode, Story};
 use crate::support::world::{World, assert_equal, wait_equal, wait_for, wait_tree};
 use crate::support::{DEADLINE, LONG_DEADLINE};
+use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -118,9 +119,12 @@ fn unheard(kill: bool) {
         a.write(name, "1");
     }
     a.many("d", 3);
-    let live = world.live_at(&a, proxy.addr, &[]);
+    // No poll may wait for an answer in between.
+    let mut live = world.live_at(&a, proxy.addr, &["--poll", "600"]);
     let _other = world.live(&b);
     wait_for(&[&a, &b], DEADLINE, "equal", |tree| tree.has("d/file-000002") && tree.has("deleted"));
+    // All of it is one change, one commit: of a second one nothing would be sent before the first is answered.
+    live.process.signal(Signal::STOP);
     proxy.deaf(true);
     let aside = world.path().join("aside");
     fs::rename(a.join("deleted"), &aside).unwrap();
@@ -129,6 +133,7 @@ fn unheard(kill: bool) {
     a.write("f/new", "2");
     a.rename("taken back", "elsewhere");
     a.rename("d", "e");
+    live.process.signal(Signal::CONT);
     wait_for(&[&b], DEADLINE, "sent", |tree| {
         tree.content("edited").as_deref() == Some("2")
             && (tree.has("new") && tree.has("f/new") && tree.has("elsewhere") && tree.has("e/file-000002"))

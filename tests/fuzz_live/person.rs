@@ -89,8 +89,8 @@ impl Held {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    fn links(&self) -> u64 {
-        rustix::fs::fstat(&self.fd).map_or(0, |stat| u64::from(stat.st_nlink))
+    fn links(&self) -> i128 {
+        rustix::fs::fstat(&self.fd).map_or(0, |stat| i128::from(stat.st_nlink))
     }
 
     fn inode(&self) -> u64 {
