@@ -9,17 +9,17 @@
 use super::ClientError;
 use super::download::{Fetcher, REQUEST_BYTES, REQUESTS_MAX, Source, Wanted, blocking, blocks_lost};
 use super::known;
+use crate::folder::fs::File;
 use crate::folder::stage::{Staged, StagedFile};
 use crate::folder::{Folder, Stamp};
 use crate::manifest::{Builder, ChunkRef, Step, Walker};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, RelPath, limits};
+use crate::work::Work;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// A file that did not change for this long has no page left that waits for the disk: systems write those after 30 s.
@@ -46,7 +46,7 @@ impl Fetcher {
     /// `None` when an old file that was to be trusted did not keep still.
     async fn assemble(&self, wanted: &Wanted, rest: Option<Duration>) -> Result<Option<Staged>, ClientError> {
         let (fetcher, source) = (self.clone(), wanted.clone());
-        let (file, reusable) = blocking(move || {
+        let (file, reusable) = blocking(self.folder.work(), move || {
             fetcher.folder.check_room(source.content.size)?;
             let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
             Ok((file, Reusable::open(&fetcher.folder, &source.sources, rest)))
@@ -79,7 +79,7 @@ impl Fetcher {
         let reusable = large.reusable.clone();
         let file = large.finish().await?;
         let (fetcher, wanted) = (self.clone(), wanted.clone());
-        blocking(move || {
+        blocking(self.folder.work(), move || {
             if !reusable.kept_still(&fetcher.folder) {
                 return Ok(None);
             }
@@ -108,6 +108,10 @@ struct Large<'a> {
 }
 
 impl Large<'_> {
+    fn work(&self) -> Work {
+        self.fetcher.folder.work()
+    }
+
     /// Gives the walker its nodes: from what is known here, from a push, or from the network.
     async fn feed(&mut self, walker: &mut Walker, hashes: Vec<BlockHash>) -> Result<(), ClientError> {
         let mut absent = Vec::new();
@@ -138,7 +142,7 @@ impl Large<'_> {
         }
         self.make_room().await?;
         let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
-        self.tasks.spawn(blocking(move || {
+        self.tasks.spawn(blocking(self.work(), move || {
             let Fetcher { inline, counters, on_bytes, .. } = &fetcher;
             take_here(&Looking { inline, counters, on_bytes: &**on_bytes }, &file, &reusable, chunks)
         }));
@@ -174,10 +178,11 @@ impl Large<'_> {
         let bytes = std::mem::take(&mut self.request_bytes);
         self.make_room().await?;
         let (fetcher, file, path) = (self.fetcher.clone(), self.file.clone(), self.path.clone());
+        let work = self.work();
         self.tasks.spawn(async move {
             let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
             let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
-            blocking(move || {
+            blocking(work, move || {
                 for (chunk, sealed) in chunks.iter().zip(blocks) {
                     let block = sealed.and_then(|sealed| fetcher.open(&sealed, chunk.hash));
                     let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
@@ -214,8 +219,9 @@ impl Large<'_> {
                 self.ask().await?;
             }
         }
-        let (file, repeats, fetcher) = (self.file.clone(), self.repeats, self.fetcher.clone());
-        blocking(move || {
+        let (work, file, fetcher) = (self.work(), self.file.clone(), self.fetcher.clone());
+        let repeats = self.repeats;
+        blocking(work, move || {
             let mut buffer = Vec::new();
             for (chunk, first) in repeats {
                 buffer.resize(usize::try_from(chunk.len).unwrap_or(0), 0);
@@ -348,7 +354,7 @@ impl Reusable {
                 continue;
             };
             let index = reusable.files.len();
-            let rested = rest.is_some_and(|rest| has_rested(&now, rest));
+            let rested = rest.is_some_and(|rest| has_rested(&now, folder.disk().now_ns(), rest));
             let trusted = (*stamp == Some(now) && rested).then_some(now);
             reusable.files.push(Opened { file, trusted });
             let mut builder = Builder::new(content.root.params);
@@ -388,106 +394,11 @@ impl Reusable {
 }
 
 /// True when a file was last changed long enough ago, by the clock that stamps files.
-fn has_rested(stamp: &Stamp, rest: Duration) -> bool {
-    let changed = Duration::from_nanos(u64::try_from(stamp.ctime_ns).unwrap_or(0));
-    SystemTime::now().duration_since(UNIX_EPOCH + changed).is_ok_and(|age| age >= rest)
+fn has_rested(stamp: &Stamp, now_ns: i64, rest: Duration) -> bool {
+    let age_ns = u64::try_from(now_ns.saturating_sub(stamp.ctime_ns)).ok();
+    age_ns.is_some_and(|age_ns| Duration::from_nanos(age_ns) >= rest)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chunk::{V1, chunk_lengths};
-    use crate::model::hash::expand;
-    use crate::model::{FileContent, IdSource, Name};
-
-    /// The chunks and the content of a file.
-    fn cut(bytes: &[u8]) -> (Vec<ChunkRef>, FileContent) {
-        let (mut chunks, mut offset) = (Vec::new(), 0);
-        let mut builder = Builder::new(V1.id());
-        for len in chunk_lengths(bytes, &V1) {
-            let hash = BlockHash::of(&bytes[offset..offset + len]);
-            builder.push(hash, len as u64).unwrap();
-            chunks.push(ChunkRef { hash, offset: offset as u64, len: u32::try_from(len).unwrap() });
-            offset += len;
-        }
-        (chunks, builder.finish().unwrap().0)
-    }
-
-    struct World {
-        _temp: tempfile::TempDir,
-        folder: Folder,
-        source: Source,
-        old: Vec<u8>,
-    }
-
-    impl World {
-        /// A folder with a file of some MiB whose chunks are known.
-        fn new() -> Self {
-            let temp = tempfile::tempdir().unwrap();
-            let mut old = vec![0; 3 << 20];
-            expand(&[8; 32], 0, &mut old);
-            old[1 << 20..(1 << 20) + 600_000].fill(0);
-            std::fs::write(temp.path().join("old"), &old).unwrap();
-            let folder = Folder::open(temp.path(), true).unwrap();
-            let (chunks, content) = cut(&old);
-            let list: Vec<_> = chunks.iter().map(|chunk| (chunk.hash, u64::from(chunk.len))).collect();
-            known::remember(&folder, &content, &list);
-            let path = RelPath::from_names(vec![Name::new(b"old").unwrap()]);
-            let stamp = Some(folder.look(&path).unwrap().unwrap().stamp);
-            Self { _temp: temp, folder, source: Source { path, content, stamp }, old }
-        }
-
-        fn take(&self, rest: Option<Duration>, new: &[u8]) -> (Vec<ChunkRef>, Vec<u8>, u64, Reusable) {
-            let (chunks, content) = cut(new);
-            let reusable = Reusable::open(&self.folder, std::slice::from_ref(&self.source), rest);
-            let file = StagedFile::create(&self.folder, IdSource::new([1; 32]).node(), &content).unwrap();
-            let counters = Counters::default();
-            let looking = Looking { inline: &HashMap::new(), counters: &counters, on_bytes: &|_| {} };
-            let absent = take_here(&looking, &file, &reusable, chunks).unwrap();
-            let mut staged = vec![0; new.len()];
-            file.read_at(0, &mut staged).unwrap();
-            file.discard(&self.folder).unwrap();
-            (absent, staged, counters.bytes_reused.get(), reusable)
-        }
-    }
-
-    #[test]
-    fn what_is_in_the_old_file_is_taken_from_it_trusted_or_not_and_the_rest_is_absent() {
-        let world = World::new();
-        let mut new = world.old.clone();
-        new.splice(500..500, [1, 2, 3]);
-        new[2_500_000] ^= 1;
-        for rest in [None, Some(Duration::ZERO)] {
-            let (absent, staged, reused, reusable) = world.take(rest, &new);
-            assert_eq!(reusable.files[0].trusted.is_some(), rest.is_some());
-            assert!((2..=6).contains(&absent.len()), "{}", absent.len());
-            let mut expected = new.clone();
-            for chunk in &absent {
-                let start = usize::try_from(chunk.offset).unwrap();
-                expected[start..start + chunk.len as usize].fill(0);
-            }
-            assert!(staged == expected);
-            let lacking: u64 = absent.iter().map(|chunk| u64::from(chunk.len)).sum();
-            assert_eq!(reused + lacking, new.len() as u64);
-            assert!(reusable.kept_still(&world.folder));
-        }
-    }
-
-    #[test]
-    fn a_file_that_looks_otherwise_or_changed_lately_is_hashed_and_one_that_changes_meanwhile_is_noticed() {
-        let mut world = World::new();
-        assert!(world.take(Some(Duration::from_secs(3600)), &world.old.clone()).3.files[0].trusted.is_none());
-        let (.., reusable) = world.take(Some(Duration::ZERO), &world.old.clone());
-        let path = world.folder.path().join("old");
-        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.write_all_at(b"changed", 2_000_000).unwrap();
-        assert!(!reusable.kept_still(&world.folder));
-        let (absent, _, _, reusable) = world.take(Some(Duration::ZERO), &world.old.clone());
-        assert_eq!((absent.len(), reusable.files[0].trusted), (1, None));
-        // Shorter than it should be, and yet believed: what it lacks is absent.
-        file.set_len(1_500_000).unwrap();
-        world.source.stamp = Some(world.folder.look(&world.source.path).unwrap().unwrap().stamp);
-        let (absent, ..) = world.take(Some(Duration::ZERO), &world.old.clone());
-        assert!(!absent.is_empty());
-    }
-}
+#[path = "assemble_tests.rs"]
+mod tests;

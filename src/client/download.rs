@@ -10,9 +10,9 @@ use crate::folder::{Folder, FolderError, Stamp};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, FileContent, NodeId, RelPath, limits};
 use crate::wire::Connection;
+use crate::work::Work;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -152,7 +152,7 @@ impl Fetcher {
         tasks.spawn(async move {
             let hashes = request.iter().map(|(hash, _)| *hash).collect();
             let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
-            blocking(move || {
+            blocking(fetcher.folder.work(), move || {
                 let mut fetched = Vec::new();
                 for ((hash, wanted), sealed) in request.into_iter().zip(blocks) {
                     let block = sealed.as_ref().and_then(|sealed| fetcher.open(sealed, hash));
@@ -236,9 +236,10 @@ impl Fetcher {
 
 /// Runs blocking work on the pool.
 pub(super) async fn blocking<T: Send + 'static>(
+    place: Work,
     work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
 ) -> Result<T, ClientError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ClientError::Stopped)?
+    place.beside(work).await.map_err(|_| ClientError::Stopped)?
 }
 
 /// Keeps what concerns one file as its result; a lost connection or a full disk concerns all.

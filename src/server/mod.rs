@@ -15,12 +15,13 @@ mod order;
 mod requests;
 mod session;
 
-pub use listen::run;
+pub use listen::{Accept, Accepted, run};
 
 use crate::model::counters::Counters;
 use crate::model::{IdSource, SessionId, StoreId};
 use crate::storage::{BlockStore, Journal, StorageError};
 use crate::wire::{self, ServerLimits};
+use crate::work::Work;
 use broadcast::Registry;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -46,6 +47,8 @@ pub struct Config {
     pub pushes_max: usize,
     /// Bytes of pushes that may wait for one client.
     pub push_bytes_max: usize,
+    /// Where hashing and decompression run.
+    pub work: Work,
     /// Where work is counted.
     pub counters: Arc<Counters>,
 }
@@ -63,6 +66,7 @@ impl Config {
             in_flight_bytes_max: 16 * 1024 * 1024,
             pushes_max: 1024,
             push_bytes_max: 8 * 1024 * 1024,
+            work: Work::Threads,
             counters: Arc::default(),
         }
     }
