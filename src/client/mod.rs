@@ -9,6 +9,7 @@
 //! the disk has what it says, so that a crash anywhere repeats work and never loses or invents a change.
 
 mod apply;
+mod assemble;
 mod commit;
 pub mod cycle;
 mod download;

@@ -18,9 +18,11 @@
 //! This room knows no network and no synced folder.
 
 mod content;
+mod direct;
 mod error;
 mod file;
 mod home;
+mod inbox;
 mod journal;
 mod keeper;
 mod memory;

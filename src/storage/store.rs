@@ -3,13 +3,14 @@
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
 use super::home::Home;
+use super::inbox::{Prepared, Put, Work};
 use super::keeper::{Keeper, Signal, checkpoint};
 use super::packs::Packs;
 use super::pending::Group;
 use super::readers::Readers;
 use super::recover::{self, Recovered};
 use super::shared::{Problem, Recent, Shared};
-use super::writer::{Prepared, Work, Writer};
+use super::writer::Writer;
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, Page, Position,
     PutReport, Result, ShareId, StorageError,
@@ -236,7 +237,7 @@ impl BlockStore for Store {
             let permit = self.room(&blocks).await?;
             let blocks = Prepared::all(blocks)?;
             let (reply, answer) = oneshot::channel();
-            self.ask(Work::Put(blocks, reply, permit), answer).await
+            self.ask(Work::Put(Put { blocks, reply, _permit: permit }), answer).await
         })
     }
 

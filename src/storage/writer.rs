@@ -1,13 +1,14 @@
 //! The storage thread: the only one that writes packs, journals and nodes. What it takes from its queue first is first
 //! in the packs, in the journal, in the answers and in the broadcast.
 //!
-//! It takes a request, then whatever else has arrived by then, and makes all commits among them durable together. With
-//! nobody else in the queue nothing waits.
+//! It takes a request, then whatever else has arrived by then: blocks that came side by side are written together, and
+//! all commits become durable together. With nobody else in the queue nothing waits.
 
 use super::content::{Held, KnownContents, decide};
+use super::inbox::{Inbox, Prepared, Put, Work};
 use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::Signal;
-use super::pack_file::{Location, RECORD_HEADER, record_header};
+use super::pack_file::Location;
 use super::pending::{Group, Reply, ShareGroup, ShareView, Waiting};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
@@ -15,40 +16,16 @@ use super::{
     CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError, check_share_name,
     file,
 };
-use crate::block::{VerifiedBlock, seal};
+use crate::block::seal;
 use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, StoreId, codec};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 
-/// A block with the header of its record, made by the caller so that hashing is not done here.
-#[derive(Debug)]
-pub struct Prepared {
-    block: VerifiedBlock,
-    header: [u8; RECORD_HEADER as usize],
-}
-
-impl Prepared {
-    /// Makes the headers; refuses blocks that do not stand alone.
-    pub fn all(blocks: Vec<VerifiedBlock>) -> Result<Vec<Self>> {
-        blocks.into_iter().map(|block| Ok(Self { header: record_header(&block)?, block })).collect()
-    }
-}
-
-/// What the storage thread is asked for. The permit bounds the bytes in its queue.
-#[derive(Debug)]
-pub enum Work {
-    /// Take blocks.
-    Put(Vec<Prepared>, oneshot::Sender<Result<PutReport>>, OwnedSemaphorePermit),
-    /// Commit; the blocks are those of `inline`.
-    Commit(CommitRequest, Vec<Prepared>, Reply, OwnedSemaphorePermit),
-    /// Find or make a share.
-    OpenShare(String, oneshot::Sender<Result<(ShareId, Head)>>),
-    /// Finish what came before, then end.
-    Stop,
-}
+/// Requests to take blocks are written together up to this many bytes of payload.
+const PUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -65,15 +42,16 @@ pub struct Writer {
 
 impl Writer {
     /// Works until it is told to stop or nobody can ask any more.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+    pub fn run(mut self, queue: mpsc::Receiver<Work>) {
         let shared = self.shared.clone();
+        let mut inbox = Inbox::new(queue);
         let worked = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(work) = queue.blocking_recv() {
-                let mut go_on = self.take(work);
+            while let Some(work) = inbox.wait() {
+                let mut go_on = self.take(work, &mut inbox);
                 while go_on && !self.group.is_empty() && !self.group.is_full() {
-                    match queue.try_recv() {
-                        Ok(work) => go_on = self.take(work),
-                        Err(_) => break,
+                    match inbox.try_next() {
+                        Some(work) => go_on = self.take(work, &mut inbox),
+                        None => break,
                     }
                 }
                 self.finish_group();
@@ -97,11 +75,18 @@ impl Writer {
     }
 
     /// Does one request, or puts it into the group; `false` for the last. An answer nobody waits for is not an error.
-    fn take(&mut self, work: Work) -> bool {
+    fn take(&mut self, work: Work, inbox: &mut Inbox) -> bool {
         match work {
-            Work::Put(blocks, reply, _permit) => {
-                let done = self.put(&blocks).map_err(|error| self.fatal_if_index(error));
-                let _ = reply.send(done);
+            Work::Put(put) => {
+                let mut bytes = put.bytes();
+                let mut puts = vec![put];
+                while bytes < PUT_BYTES_MAX
+                    && let Some(put) = inbox.try_put()
+                {
+                    bytes += put.bytes();
+                    puts.push(put);
+                }
+                self.put_together(puts);
             }
             Work::Commit(request, inline, reply, _permit) => self.commit(request, &inline, reply),
             Work::OpenShare(name, reply) => {
@@ -117,22 +102,50 @@ impl Writer {
         if matches!(error, StorageError::Index(_)) { self.shared.fail(error) } else { error }
     }
 
-    fn put(&mut self, blocks: &[Prepared]) -> Result<PutReport> {
+    /// Takes the blocks of several requests with one write, and answers each.
+    fn put_together(&mut self, puts: Vec<Put>) {
+        let requests: Vec<&[Prepared]> = puts.iter().map(|put| put.blocks.as_slice()).collect();
+        let done = self.put(&requests).map_err(|error| self.fatal_if_index(error));
+        match (done, puts.len()) {
+            (Ok(reports), _) => {
+                for (put, report) in puts.into_iter().zip(reports) {
+                    let _ = put.reply.send(Ok(report));
+                }
+            }
+            (Err(error), ..=1) => {
+                if let Some(put) = puts.into_iter().next() {
+                    let _ = put.reply.send(Err(error));
+                }
+            }
+            // Each has an answer of its own: on a full disk, a smaller one may still fit.
+            (Err(_), _) => puts.into_iter().for_each(|put| self.put_together(vec![put])),
+        }
+    }
+
+    /// Takes all blocks of all requests or none.
+    fn put(&mut self, requests: &[&[Prepared]]) -> Result<Vec<PutReport>> {
         self.shared.failure.check()?;
         let mut seen = HashSet::new();
-        let mut fresh = Vec::with_capacity(blocks.len());
-        for one in blocks {
-            let hash = one.block.hash();
-            if seen.insert(hash) && locate(&self.shared, &self.index, &hash)?.is_none() {
-                fresh.push((&one.block, one.header));
+        let mut fresh = Vec::new();
+        let mut reports = Vec::with_capacity(requests.len());
+        for blocks in requests {
+            let mut report = PutReport::default();
+            for one in *blocks {
+                let hash = one.block.hash();
+                if seen.insert(hash) && locate(&self.shared, &self.index, &hash)?.is_none() {
+                    report.stored += 1;
+                    report.bytes += one.block.sealed().payload.len() as u64;
+                    fresh.push((&one.block, one.header));
+                } else {
+                    report.held += 1;
+                }
             }
+            reports.push(report);
         }
-        let bytes = fresh.iter().map(|(block, _)| block.sealed().payload.len() as u64).sum();
-        let report = PutReport { stored: fresh.len(), held: blocks.len() - fresh.len(), bytes };
         if fresh.is_empty() {
-            return Ok(report);
+            return Ok(reports);
         }
-        self.check_room(bytes)?;
+        self.check_room(reports.iter().map(|report| report.bytes).sum())?;
         let locations = self.shared.packs.append(&fresh, &self.shared.failure)?;
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         let mut damaged = self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +155,7 @@ impl Writer {
         }
         recent.noted = self.shared.packs.end();
         self.signal.wrote(self.shared.packs.unsynced_bytes(), recent.blocks.len());
-        Ok(report)
+        Ok(reports)
     }
 
     fn check_room(&self, bytes: u64) -> Result<()> {
@@ -199,7 +212,7 @@ impl Writer {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
-        self.put(inline)?;
+        self.put(&[inline])?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
         let held = Here { shared: &self.shared, index: &self.index };
