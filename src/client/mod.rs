@@ -108,6 +108,8 @@ pub struct Client {
     cycle: Cycle,
     /// How files look on disk that differ from the base, until both sides agree.
     looks: HashMap<NodeId, crate::folder::Stamp>,
+    /// Other names of hard links whose folders were looked at for this look of the file.
+    twins: HashMap<NodeId, crate::folder::Stamp>,
     /// Content root -> a node of the base that has it, so that copies are made here.
     roots: HashMap<BlockHash, NodeId>,
     /// Nodes that cannot be read now; plans leave them alone.
@@ -166,6 +168,7 @@ impl Client {
             state,
             cycle: Cycle::new(ids),
             looks: HashMap::new(),
+            twins: HashMap::new(),
             roots: HashMap::new(),
             held: BTreeSet::new(),
             reupload: HashSet::new(),
