@@ -2,7 +2,7 @@
 //! in, the next is fetched.
 
 use super::cycle::Plan;
-use super::download::{Fetcher, Source, Wanted};
+use super::download::{Fetcher, Wanted};
 use super::large::LARGE_BYTES_MIN;
 use super::place::{self, Placing, Report};
 use super::session::Session;
@@ -27,7 +27,7 @@ struct Place {
     path: RelPath,
     expect: Option<crate::folder::Stamp>,
     copy: Option<(NodeId, NodeState, RelPath)>,
-    sources: Vec<Source>,
+    sources: Vec<(RelPath, crate::model::FileContent)>,
 }
 
 impl Session<'_> {
@@ -179,22 +179,14 @@ impl Session<'_> {
             let copy = copy.as_ref().and_then(|(copy, state)| Some((*copy, state.clone(), path_in(state)?)));
             let mut sources = Vec::new();
             let old = now.and_then(|now| now.kind.content()).filter(|old| old.root.level > 0);
-            sources.extend(old.map(|old| Source {
-                path: path.clone(),
-                content: old.clone(),
-                stamp: client.stamp(*id),
-            }));
+            sources.extend(old.map(|old| (path.clone(), old.clone())));
             if let Some(content) = state.kind.content()
                 && let Some(twin) = client.roots.get(&content.root.hash)
                 && let Some(node) = client.state.base.get(*twin)
                 && node.state.kind.content() == Some(content)
                 && let Some(twin_path) = disk.path_of(*twin)
             {
-                sources.push(Source {
-                    path: twin_path,
-                    content: content.clone(),
-                    stamp: client.stamp(*twin),
-                });
+                sources.push((twin_path, content.clone()));
             }
             // A place that is taken by something without a look is not ours to replace.
             let expect = now.and_then(|_| client.stamp(*id));

@@ -1,29 +1,26 @@
 //! Making a large file: walked along its manifest in bounded memory, its chunks taken from where they are.
 //!
-//! A chunk that is here already is taken from the old file, inside the kernel where neighbours stay neighbours. Its bytes
-//! are hashed first, unless the old file is trusted: it looks exactly as when its bytes were agreed, before and after,
-//! and it has rested since. Without the rest a look proves too little: a program that has a file mapped into memory may
-//! write to a page that waits for the disk without any trace in the file's times. Damage by the disk itself is not looked
-//! for here, as an unchanged file is not read for it either. Chunks of the network are always hashed.
+//! A chunk that is in an old file here is taken from it by several tasks at once, and hashed on the way, also when the old
+//! file looks exactly as when its bytes were agreed. A look is not enough for that: a program that has the file mapped
+//! into memory may write to a page that still waits for the disk without any trace in the file's times, and what was copied
+//! then would be recorded as equal to the server's, by a client that never looked. Hashing costs 0.3 ns a byte, the copy
+//! itself more.
 
 use super::ClientError;
-use super::download::{Fetcher, REQUEST_BYTES, REQUESTS_MAX, Source, Wanted, blocking, blocks_lost};
+use super::download::{Fetcher, REQUEST_BYTES, REQUESTS_MAX, Wanted, blocking, blocks_lost};
 use super::known;
+use crate::folder::Folder;
 use crate::folder::fs::File;
 use crate::folder::stage::{Staged, StagedFile};
-use crate::folder::{Folder, Stamp};
 use crate::manifest::{Builder, ChunkRef, Step, Walker};
 use crate::model::counters::Counters;
-use crate::model::{BlockHash, RelPath, limits};
+use crate::model::{BlockHash, FileContent, RelPath, limits};
 use crate::work::Work;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// A file that did not change for this long has no page left that waits for the disk: systems write those after 30 s.
-const RESTED: Duration = Duration::from_secs(90);
 /// Chunks of one file that are remembered, so that one which comes again is not asked for again.
 const ASKED_MAX: usize = 1 << 18;
 
@@ -33,23 +30,11 @@ type Absent = Result<Vec<ChunkRef>, ClientError>;
 impl Fetcher {
     /// A file of many blocks.
     pub(super) async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
-        if let Some(staged) = self.assemble(&wanted, Some(RESTED)).await? {
-            return Ok(staged);
-        }
-        // The old file was written to meanwhile. What was staged is there still, and each of its chunks is hashed now.
-        match self.assemble(&wanted, None).await? {
-            Some(staged) => Ok(staged),
-            None => Err(ClientError::Stopped),
-        }
-    }
-
-    /// `None` when an old file that was to be trusted did not keep still.
-    async fn assemble(&self, wanted: &Wanted, rest: Option<Duration>) -> Result<Option<Staged>, ClientError> {
         let (fetcher, source) = (self.clone(), wanted.clone());
         let (file, reusable) = blocking(self.folder.work(), move || {
             fetcher.folder.check_room(source.content.size)?;
             let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
-            Ok((file, Reusable::open(&fetcher.folder, &source.sources, rest)))
+            Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
         })
         .await?;
         let mut large = Large {
@@ -76,15 +61,11 @@ impl Fetcher {
                 Step::Done => break,
             }
         }
-        let reusable = large.reusable.clone();
         let file = large.finish().await?;
-        let (fetcher, wanted) = (self.clone(), wanted.clone());
+        let fetcher = self.clone();
         blocking(self.folder.work(), move || {
-            if !reusable.kept_still(&fetcher.folder) {
-                return Ok(None);
-            }
             known::remember(&fetcher.folder, &wanted.content, &list);
-            Ok(Some(file.finish(&fetcher.folder, wanted.exec, wanted.mtime_ns)?))
+            Ok(file.finish(&fetcher.folder, wanted.exec, wanted.mtime_ns)?)
         })
         .await
     }
@@ -246,117 +227,49 @@ struct Looking<'a> {
 /// Takes chunks from an interrupted download, an old file or a push, and returns those that are in none.
 fn take_here(looking: &Looking<'_>, file: &StagedFile, reusable: &Reusable, chunks: Vec<ChunkRef>) -> Absent {
     let there = file.check(chunks.iter().map(|chunk| (chunk.offset, chunk.len, chunk.hash)))?;
-    let mut here = Here { looking, file, reusable, run: None, absent: Vec::new() };
-    let mut buffer = Vec::new();
+    let (mut absent, mut buffer) = (Vec::new(), Vec::new());
     for (chunk, there) in chunks.into_iter().zip(there) {
-        if there {
-            here.have(&chunk);
-        } else if !here.copy(&chunk)? {
+        let len = u64::from(chunk.len);
+        if !there {
             let bytes = match reusable.read(&chunk, &mut buffer) {
                 Some(bytes) => {
-                    looking.counters.bytes_reused.add(u64::from(chunk.len));
+                    looking.counters.bytes_reused.add(len);
                     Some(bytes)
                 }
                 None => looking.inline.get(&chunk.hash).map(|bytes| &**bytes),
             };
-            match bytes {
-                Some(bytes) => {
-                    file.write_at(chunk.offset, bytes)?;
-                    here.have(&chunk);
-                }
-                None => here.absent.push(chunk),
-            }
+            let Some(bytes) = bytes else {
+                absent.push(chunk);
+                continue;
+            };
+            file.write_at(chunk.offset, bytes)?;
         }
+        (looking.on_bytes)(len);
     }
-    here.end_run()?;
-    Ok(here.absent)
-}
-
-/// Chunks that are taken from old files that are trusted.
-struct Here<'a> {
-    looking: &'a Looking<'a>,
-    file: &'a StagedFile,
-    reusable: &'a Reusable,
-    run: Option<Run>,
-    absent: Vec<ChunkRef>,
-}
-
-/// Chunks that are neighbours in the old file and in the new one.
-struct Run {
-    source: usize,
-    from: u64,
-    to: u64,
-    len: u64,
-    chunks: Vec<ChunkRef>,
-}
-
-impl Here<'_> {
-    fn have(&self, chunk: &ChunkRef) {
-        (self.looking.on_bytes)(u64::from(chunk.len));
-    }
-
-    /// Adds a chunk to the run, or begins another. `false` when no trusted file has it.
-    fn copy(&mut self, chunk: &ChunkRef) -> Result<bool, ClientError> {
-        let Some((source, from)) = self.reusable.trusted(&chunk.hash) else { return Ok(false) };
-        let len = u64::from(chunk.len);
-        if let Some(run) = &mut self.run
-            && run.source == source
-            && run.from + run.len == from
-            && run.to + run.len == chunk.offset
-        {
-            run.len += len;
-            run.chunks.push(*chunk);
-            return Ok(true);
-        }
-        self.end_run()?;
-        self.run = Some(Run { source, from, to: chunk.offset, len, chunks: vec![*chunk] });
-        Ok(true)
-    }
-
-    fn end_run(&mut self) -> Result<(), ClientError> {
-        let Some(run) = self.run.take() else { return Ok(()) };
-        let Some(source) = self.reusable.files.get(run.source) else { return Ok(()) };
-        if self.file.copy_from(&source.file, run.from, run.to, run.len)? {
-            self.looking.counters.bytes_reused.add(run.len);
-            (self.looking.on_bytes)(run.len);
-        } else {
-            self.absent.extend(run.chunks);
-        }
-        Ok(())
-    }
+    Ok(absent)
 }
 
 /// Files here that hold chunks of a wanted one.
 #[derive(Debug, Default)]
 struct Reusable {
-    files: Vec<Opened>,
+    files: Vec<File>,
     /// Hash -> file and offset.
     chunks: HashMap<BlockHash, (usize, u64)>,
     /// Manifest nodes that can be made here.
     nodes: HashMap<BlockHash, Bytes>,
 }
 
-#[derive(Debug)]
-struct Opened {
-    file: File,
-    /// How it looks for as long as its bytes are what they were.
-    trusted: Option<Stamp>,
-}
-
 impl Reusable {
-    /// `rest`: for how long a file must not have changed to be trusted; `None` trusts nothing.
-    fn open(folder: &Folder, sources: &[Source], rest: Option<Duration>) -> Self {
+    fn open(folder: &Folder, sources: &[(RelPath, FileContent)]) -> Self {
         let mut reusable = Self::default();
-        for Source { path, content, stamp } in sources {
-            let (Some(chunks), Ok(Some((file, now)))) =
+        for (path, content) in sources {
+            let (Some(chunks), Ok(Some((file, _)))) =
                 (known::chunks_of(folder, content), folder.open_file(path))
             else {
                 continue;
             };
             let index = reusable.files.len();
-            let rested = rest.is_some_and(|rest| has_rested(&now, folder.disk().now_ns(), rest));
-            let trusted = (*stamp == Some(now) && rested).then_some(now);
-            reusable.files.push(Opened { file, trusted });
+            reusable.files.push(file);
             let mut builder = Builder::new(content.root.params);
             let mut nodes = Vec::new();
             for chunk in &chunks {
@@ -369,34 +282,13 @@ impl Reusable {
         reusable
     }
 
-    /// Where a trusted file has a chunk.
-    fn trusted(&self, hash: &BlockHash) -> Option<(usize, u64)> {
-        let place = *self.chunks.get(hash)?;
-        self.files.get(place.0)?.trusted.map(|_| place)
-    }
-
     /// The bytes of a chunk, if a file here still holds them.
     fn read<'a>(&self, chunk: &ChunkRef, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let (index, offset) = self.chunks.get(&chunk.hash)?;
         buffer.resize(usize::try_from(chunk.len).ok()?, 0);
-        self.files.get(*index)?.file.read_exact_at(buffer, *offset).ok()?;
+        self.files.get(*index)?.read_exact_at(buffer, *offset).ok()?;
         (BlockHash::of(buffer) == chunk.hash).then_some(&**buffer)
     }
-
-    /// True when no trusted file was written to since it was opened.
-    fn kept_still(&self, folder: &Folder) -> bool {
-        let still = |opened: &Opened| match &opened.trusted {
-            Some(stamp) => folder.stamp_of(&opened.file).is_ok_and(|now| now == *stamp),
-            None => true,
-        };
-        self.files.iter().all(still)
-    }
-}
-
-/// True when a file was last changed long enough ago, by the clock that stamps files.
-fn has_rested(stamp: &Stamp, now_ns: i64, rest: Duration) -> bool {
-    let age_ns = u64::try_from(now_ns.saturating_sub(stamp.ctime_ns)).ok();
-    age_ns.is_some_and(|age_ns| Duration::from_nanos(age_ns) >= rest)
 }
 
 #[cfg(test)]

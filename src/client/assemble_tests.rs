@@ -1,9 +1,9 @@
-//! Taking chunks from files that are here, trusted and not.
+//! Taking chunks from files that are here.
 
 use super::*;
 use crate::chunk::{V1, chunk_lengths};
 use crate::model::hash::expand;
-use crate::model::{FileContent, IdSource, Name};
+use crate::model::{IdSource, Name};
 use std::os::unix::fs::FileExt;
 
 /// The chunks and the content of a file.
@@ -22,7 +22,7 @@ fn cut(bytes: &[u8]) -> (Vec<ChunkRef>, FileContent) {
 struct World {
     _temp: tempfile::TempDir,
     folder: Folder,
-    source: Source,
+    source: (RelPath, FileContent),
     old: Vec<u8>,
 }
 
@@ -39,13 +39,13 @@ impl World {
         let list: Vec<_> = chunks.iter().map(|chunk| (chunk.hash, u64::from(chunk.len))).collect();
         known::remember(&folder, &content, &list);
         let path = RelPath::from_names(vec![Name::new(b"old").unwrap()]);
-        let stamp = Some(folder.look(&path).unwrap().unwrap().stamp);
-        Self { _temp: temp, folder, source: Source { path, content, stamp }, old }
+        Self { _temp: temp, folder, source: (path, content), old }
     }
 
-    fn take(&self, rest: Option<Duration>, new: &[u8]) -> (Vec<ChunkRef>, Vec<u8>, u64, Reusable) {
+    /// What is not here of a new file, what was staged, and the bytes taken from the old one.
+    fn take(&self, new: &[u8]) -> (Vec<ChunkRef>, Vec<u8>, u64) {
         let (chunks, content) = cut(new);
-        let reusable = Reusable::open(&self.folder, std::slice::from_ref(&self.source), rest);
+        let reusable = Reusable::open(&self.folder, std::slice::from_ref(&self.source));
         let file = StagedFile::create(&self.folder, IdSource::new([1; 32]).node(), &content).unwrap();
         let counters = Counters::default();
         let looking = Looking { inline: &HashMap::new(), counters: &counters, on_bytes: &|_| {} };
@@ -53,46 +53,39 @@ impl World {
         let mut staged = vec![0; new.len()];
         file.read_at(0, &mut staged).unwrap();
         file.discard(&self.folder).unwrap();
-        (absent, staged, counters.bytes_reused.get(), reusable)
+        (absent, staged, counters.bytes_reused.get())
     }
 }
 
 #[test]
-fn what_is_in_the_old_file_is_taken_from_it_trusted_or_not_and_the_rest_is_absent() {
+fn what_is_in_the_old_file_is_taken_from_it_and_the_rest_is_absent() {
     let world = World::new();
     let mut new = world.old.clone();
     new.splice(500..500, [1, 2, 3]);
     new[2_500_000] ^= 1;
-    for rest in [None, Some(Duration::ZERO)] {
-        let (absent, staged, reused, reusable) = world.take(rest, &new);
-        assert_eq!(reusable.files[0].trusted.is_some(), rest.is_some());
-        assert!((2..=6).contains(&absent.len()), "{}", absent.len());
-        let mut expected = new.clone();
-        for chunk in &absent {
-            let start = usize::try_from(chunk.offset).unwrap();
-            expected[start..start + chunk.len as usize].fill(0);
-        }
-        assert!(staged == expected);
-        let lacking: u64 = absent.iter().map(|chunk| u64::from(chunk.len)).sum();
-        assert_eq!(reused + lacking, new.len() as u64);
-        assert!(reusable.kept_still(&world.folder));
+    let (absent, staged, reused) = world.take(&new);
+    assert!((2..=6).contains(&absent.len()), "{}", absent.len());
+    let mut expected = new.clone();
+    for chunk in &absent {
+        let start = usize::try_from(chunk.offset).unwrap();
+        expected[start..start + chunk.len as usize].fill(0);
     }
+    assert!(staged == expected);
+    let lacking: u64 = absent.iter().map(|chunk| u64::from(chunk.len)).sum();
+    assert_eq!(reused + lacking, new.len() as u64);
 }
 
 #[test]
-fn a_file_that_looks_otherwise_or_changed_lately_is_hashed_and_one_that_changes_meanwhile_is_noticed() {
-    let mut world = World::new();
-    assert!(world.take(Some(Duration::from_secs(3600)), &world.old.clone()).3.files[0].trusted.is_none());
-    let (.., reusable) = world.take(Some(Duration::ZERO), &world.old.clone());
+fn bytes_of_the_old_file_are_hashed_even_when_it_looks_as_agreed() {
+    let world = World::new();
+    assert!(world.take(&world.old).0.is_empty());
     let path = world.folder.path().join("old");
-    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let before = std::fs::metadata(&path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(b"changed", 2_000_000).unwrap();
-    assert!(!reusable.kept_still(&world.folder));
-    let (absent, _, _, reusable) = world.take(Some(Duration::ZERO), &world.old.clone());
-    assert_eq!((absent.len(), reusable.files[0].trusted), (1, None));
-    // Shorter than it should be, and yet believed: what it lacks is absent.
-    file.set_len(1_500_000).unwrap();
-    world.source.stamp = Some(world.folder.look(&world.source.path).unwrap().unwrap().stamp);
-    let (absent, ..) = world.take(Some(Duration::ZERO), &world.old.clone());
-    assert!(!absent.is_empty());
+    file.set_modified(before.modified().unwrap()).unwrap();
+    let (absent, ..) = world.take(&world.old);
+    assert_eq!(absent.len(), 1);
+    let chunk = absent[0];
+    assert!((chunk.offset..chunk.offset + u64::from(chunk.len)).contains(&2_000_000));
 }

@@ -6,7 +6,7 @@
 use super::ClientError;
 use crate::block::{Block, SealedBlock, seal};
 use crate::folder::stage::Staged;
-use crate::folder::{Folder, FolderError, Stamp};
+use crate::folder::{Folder, FolderError};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, FileContent, NodeId, RelPath, limits};
 use crate::wire::Connection;
@@ -35,18 +35,7 @@ pub struct Wanted {
     /// Its modification time.
     pub mtime_ns: i64,
     /// Files here that hold some of its bytes, or all.
-    pub sources: Vec<Source>,
-}
-
-/// A file here that should hold certain bytes.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// Where it is.
-    pub path: RelPath,
-    /// The bytes it had.
-    pub content: FileContent,
-    /// How it looked then.
-    pub stamp: Option<Stamp>,
+    pub sources: Vec<(RelPath, FileContent)>,
 }
 
 /// What came of a [`Wanted`].
@@ -209,7 +198,7 @@ impl Fetcher {
 
     /// The bytes of a small file from a file here that should hold the same.
     fn read_source(&self, wanted: &Wanted) -> Option<Bytes> {
-        wanted.sources.iter().find_map(|Source { path, content, .. }| {
+        wanted.sources.iter().find_map(|(path, content)| {
             if content != &wanted.content {
                 return None;
             }
