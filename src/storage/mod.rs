@@ -21,6 +21,7 @@ mod content;
 mod direct;
 mod error;
 mod file;
+pub mod history;
 mod home;
 mod inbox;
 mod journal;
