@@ -10,5 +10,7 @@ mod changes;
 mod faults;
 #[path = "protocol/handshake.rs"]
 mod handshake;
+#[path = "protocol/history.rs"]
+mod history;
 #[path = "protocol/support.rs"]
 mod support;

@@ -24,7 +24,7 @@
 
 mod past;
 
-pub use past::{CommitInfo, Replaced};
+pub use past::{CommitInfo, Replaced, ShareIndex};
 
 use super::error::StorageError;
 use super::pack_file::{Location, Place};
@@ -53,7 +53,8 @@ const READ_ALL_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Of the trees and their values; an index of another format is built anew.
 const FORMAT: u32 = 2;
 
-type Tree = ::sled::Tree<LEAF_FANOUT>;
+/// Boxed: sled's handles are tens of kilobytes each, too much to move about on a thread's stack.
+type Tree = Box<::sled::Tree<LEAF_FANOUT>>;
 
 /// Up to where the index holds what packs and journals hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +89,7 @@ pub struct Applied<'a> {
 /// A handle on the index. One per thread: sled's handles can be sent but not shared.
 #[derive(Clone)]
 pub struct Index {
-    db: ::sled::Db<LEAF_FANOUT>,
+    db: Box<::sled::Db<LEAF_FANOUT>>,
     blocks: Tree,
     nodes: Tree,
     children: Tree,
@@ -168,17 +169,18 @@ impl Index {
         let config =
             ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
         let db = open_when_free(&config)?;
+        let tree = |name: &str| db.open_tree(name).map(Box::new);
         let index = Self {
-            blocks: db.open_tree("blocks")?,
-            nodes: db.open_tree("nodes")?,
-            children: db.open_tree("children")?,
-            versions: db.open_tree("versions")?,
-            commits: db.open_tree("commits")?,
-            past: db.open_tree("past")?,
-            log: db.open_tree("log")?,
-            places: db.open_tree("places")?,
-            meta: db.open_tree("meta")?,
-            db,
+            blocks: tree("blocks")?,
+            nodes: tree("nodes")?,
+            children: tree("children")?,
+            versions: tree("versions")?,
+            commits: tree("commits")?,
+            past: tree("past")?,
+            log: tree("log")?,
+            places: tree("places")?,
+            meta: tree("meta")?,
+            db: Box::new(db),
         };
         index.check_format()?;
         Ok(index)
@@ -190,7 +192,7 @@ impl Index {
         match self.meta.get("format")? {
             Some(found) if *found == known => Ok(()),
             None if self.meta.is_empty()? && self.blocks.is_empty()? && self.nodes.is_empty()? => {
-                self.meta.insert("format", &known).map(|_| ())
+                self.meta.insert("format", known).map(|_| ())
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the index is of another format")),
         }

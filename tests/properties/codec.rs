@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dropblock::model::counters::Counters;
+use dropblock::model::past::{Found, Look, Mark, Moment, PastNode, Rest, Seen, Shape, Version, Versions};
 use dropblock::model::{
     BlockHash, ChainHash, Change, DeviceId, FileContent, JournalId, Kind, Name, Node, NodeId, NodeState,
     Refusal, Root, Seq, SessionId, StoreId, codec,
@@ -122,6 +123,52 @@ fn welcome() -> impl Strategy<Value = Message> {
     )
 }
 
+fn moment() -> impl Strategy<Value = Moment> {
+    prop_oneof![
+        Just(Moment::Now),
+        any::<u64>().prop_map(Moment::Time),
+        any::<u64>().prop_map(Moment::Age),
+        seq().prop_map(Moment::Commit),
+    ]
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (any::<bool>(), name(), node_id()).prop_map(|(left, name, node)| Mark { left, name, node })
+}
+
+fn look() -> impl Strategy<Value = Look> {
+    prop_oneof![
+        (node_id(), vec(name(), 0..4)).prop_map(|(from, names)| Look::Path { from, names }),
+        (vec(node_id(), 1..9), option::of(mark()))
+            .prop_map(|(folders, after)| Look::Inside { folders, after }),
+        vec(node_id(), 1..9).prop_map(Look::Nodes),
+    ]
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (vec(name(), 1..4), kind()).prop_map(|(path, kind)| Shape { path, kind })
+}
+
+fn versions() -> impl Strategy<Value = Versions> {
+    let version = (seq(), node_id(), any::<u64>(), "\\PC{0,9}", option::of(shape()), option::of(shape()));
+    let version = (version, any::<bool>()).prop_map(|((seq, node, time_ms, device, before, after), kept)| {
+        Version { seq, node, time_ms, device, before, after, kept }
+    });
+    (vec(version, 0..5), option::of((seq(), node_id()))).prop_map(|(mut versions, rest)| {
+        versions.sort_by_key(|version| std::cmp::Reverse((version.seq, version.node)));
+        versions.dedup_by_key(|version| (version.seq, version.node));
+        Versions { versions, rest }
+    })
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    let rest = (any::<u32>(), option::of(mark())).prop_map(|(first, after)| Rest { first, after });
+    (nodes(), any::<bool>(), option::of(rest)).prop_map(|(nodes, kept, rest)| Seen {
+        nodes: nodes.into_iter().map(|node| PastNode { node, kept }).collect(),
+        rest,
+    })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let hashes = || vec(hash(), 1..40);
     let bitmap = || vec(any::<bool>(), 0..70).prop_map(|flags| Bitmap::from_flags(&flags));
@@ -163,6 +210,18 @@ fn message() -> impl Strategy<Value = Message> {
         (head(), nodes())
             .prop_filter("after 0", |(head, _)| head.seq > Seq::ZERO)
             .prop_map(|(head, nodes)| { Message::Changed { prev: Seq(head.seq.0 - 1), head, nodes } }),
+        moment().prop_map(|at| Message::Find { at }),
+        (seq(), seq(), any::<u64>(), seq()).prop_map(|(head, seq, time_ms, floor)| Message::Found(Found {
+            head,
+            seq,
+            time_ms,
+            floor
+        })),
+        (vec(name(), 0..4), option::of((seq(), node_id())), 1..=1024u32)
+            .prop_map(|(path, before, versions_max)| Message::History { path, before, versions_max }),
+        versions().prop_map(Message::Versions),
+        (seq(), look(), 1..=2048u32).prop_map(|(at, look, nodes_max)| Message::Look { at, look, nodes_max }),
+        seen().prop_map(Message::Seen),
     ]
 }
 

@@ -66,8 +66,7 @@ impl Running {
     /// A raw client without a handshake.
     pub async fn dial(&self) -> Raw {
         let (reader, writer) = tcp::dial(self.address).await.unwrap();
-        let counters = Arc::<Counters>::default();
-        Raw { reader: FrameReader::new(reader, counters.clone()), writer: FrameWriter::new(writer, counters) }
+        Raw::over(reader, writer)
     }
 
     /// A raw client with a session.
@@ -101,6 +100,15 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// Frames over a stream.
+    pub fn over(reader: OwnedReadHalf, writer: OwnedWriteHalf) -> Self {
+        let counters = Arc::<Counters>::default();
+        Self {
+            reader: FrameReader::new(reader, counters.clone()),
+            writer: FrameWriter::new(writer, counters),
+        }
+    }
+
     pub async fn send(&mut self, request: u32, message: Message) {
         self.send_with(request, message, vec![]).await;
     }
