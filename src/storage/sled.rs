@@ -129,9 +129,17 @@ impl Index {
         opener
             .spawn(move || {
                 let opened = guarded(|| Self::open_here(&path)).and_then(|index| {
-                    let checkpoint = index.checkpoint()?;
-                    guarded(|| index.read_all_if_small())?;
-                    Ok((index, checkpoint))
+                    let read = index.checkpoint().and_then(|checkpoint| {
+                        guarded(|| index.read_all_if_small())?;
+                        Ok(checkpoint)
+                    });
+                    match read {
+                        Ok(checkpoint) => Ok((index, checkpoint)),
+                        Err(error) => {
+                            index.abandon();
+                            Err(error)
+                        }
+                    }
                 });
                 // Nobody listens when it took too long.
                 let _ = sender.send(opened);
@@ -148,15 +156,23 @@ impl Index {
         let config =
             ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
         let db = open_when_free(&config)?;
-        Ok(Self {
-            blocks: db.open_tree("blocks")?,
-            nodes: db.open_tree("nodes")?,
-            children: db.open_tree("children")?,
-            versions: db.open_tree("versions")?,
-            chains: db.open_tree("chains")?,
-            meta: db.open_tree("meta")?,
-            db,
-        })
+        let trees = || -> io::Result<Self> {
+            Ok(Self {
+                blocks: db.open_tree("blocks")?,
+                nodes: db.open_tree("nodes")?,
+                children: db.open_tree("children")?,
+                versions: db.open_tree("versions")?,
+                chains: db.open_tree("chains")?,
+                meta: db.open_tree("meta")?,
+                db: db.clone(),
+            })
+        };
+        let opened = trees();
+        if opened.is_err() {
+            // As in `abandon`.
+            std::mem::forget(db);
+        }
+        opened
     }
 
     /// sled checks a leaf when it reads it. A damaged one is better met now, when it costs a rebuild, than later, when it

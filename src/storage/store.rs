@@ -94,8 +94,20 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Self>> {
         let mut ids = IdSource::new(random_seed(path)?);
         let home = Home::open(path, || Ok(StoreId::from_bytes(ids.bytes16())))?;
-        let Recovered { index, journals, heads, end, start_new_pack, problems } =
-            recover::recover(&home, Duration::from_millis(options.index_open_ms))?;
+        let recovered = recover::recover(&home, Duration::from_millis(options.index_open_ms))?;
+        let index = recovered.index.clone();
+        Self::start(path, home, recovered, options, ids).inspect_err(|_| index.abandon())
+    }
+
+    /// Starts the threads of a store that was looked at.
+    fn start(
+        path: &Path,
+        home: Home,
+        recovered: Recovered,
+        options: StoreOptions,
+        ids: IdSource,
+    ) -> Result<Arc<Self>> {
+        let Recovered { index, journals, heads, end, start_new_pack, problems } = recovered;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
