@@ -29,15 +29,17 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(listener, &store, voice));
+    let served = runtime.block_on(serve(listener, &store));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     let closed = store.close().map_err(|error| Failure::general(&error));
     served?;
     closed?;
+    // Not before the store is closed: its last flush can fail.
+    voice.say("stopped");
     Ok(Exit::Ok)
 }
 
-async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice) -> Result<(), Failure> {
+async fn serve(listener: std::net::TcpListener, store: &Arc<Store>) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
@@ -48,7 +50,6 @@ async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice
     let config = Config::new(store.id(), super::seed()?);
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
-    voice.say("stopped");
     Ok(())
 }
 
