@@ -58,7 +58,7 @@ fn what_was_acknowledged_survives_a_power_cut_of_the_server() {
         return;
     }
     let mut held: Option<Powered> = None;
-    campaign("power cut: server", 32, |mut point| {
+    campaign("power cut: server", 40, |mut point| {
         // A new store every twenty rounds: its first moments matter too.
         let powered = held.take().filter(|_| point.seed % 20 != 0).or_else(Powered::new).unwrap();
         let (world, a) = (&powered.world, &powered.a);
