@@ -338,6 +338,20 @@ fn a_journal_that_lost_durable_commits_is_refused_until_its_owner_removes_the_in
     assert_whole(&open(&closed), 6);
 }
 
+/// A server whose journal was removed served an empty share, and said nothing.
+#[test]
+fn a_journal_that_is_gone_is_refused_until_its_owner_removes_the_index() {
+    let fixture = Fixture::new(6);
+    let closed = fixture.closed("closed");
+    std::fs::remove_file(only_file(&closed.join("journal"), "journal")).unwrap();
+    for _ in 0..2 {
+        let refused = Store::open(&closed, options());
+        assert!(matches!(refused, Err(StorageError::JournalMissing { seen: Seq(6), .. })));
+    }
+    std::fs::remove_dir_all(closed.join("db")).unwrap();
+    assert_whole(&open(&closed), 0);
+}
+
 #[test]
 fn a_full_disk_refuses_blocks_and_nothing_else() {
     let fixture = Fixture::new(3);

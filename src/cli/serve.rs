@@ -35,15 +35,17 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let store = Store::open(&args.store, options).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(listener, &store, voice));
+    let served = runtime.block_on(serve(listener, &store));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     let closed = store.close().map_err(|error| Failure::general(&error));
     served?;
     closed?;
+    // Not before the store is closed: its last flush can fail.
+    voice.say("stopped");
     Ok(Exit::Ok)
 }
 
-async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice) -> Result<(), Failure> {
+async fn serve(listener: std::net::TcpListener, store: &Arc<Store>) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
@@ -54,7 +56,6 @@ async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice
     let config = Config::new(store.id(), super::seed()?);
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
-    voice.say("stopped");
     Ok(())
 }
 

@@ -87,6 +87,11 @@ impl Cycle {
         }
     }
 
+    /// The server deleted this node, and the base does not know it yet.
+    pub fn is_deleted_there(&self, id: NodeId) -> bool {
+        self.remote.get(&id).is_some_and(|node| node.state.is_none())
+    }
+
     /// What this client had sent when the connection or the program ended, and the server took: both sides agree on it,
     /// although no answer came. Must be asked before a scan and a plan, or the server's node looks like another device's
     /// work. Returns for each recognised node the index in `sent`, and what to save.

@@ -36,9 +36,12 @@ impl Session<'_> {
             self.client.trigger.quiet(Duration::from_millis(250), Duration::from_secs(10)).await;
             seen = self.look(&Scope::Full)?;
         }
-        if let Some(held) =
-            mass_delete(seen.missing, seen.tracked).filter(|_| !self.client.config.allow_mass_delete)
-        {
+        // What the server deleted too is not sent: this client was killed while it carried that out.
+        let (base, cycle) = (&self.client.state.base, &self.client.cycle);
+        let is_file = |id| base.get(id).is_some_and(|node| !node.state.kind.is_folder());
+        let agreed = seen.gone.iter().filter(|id| is_file(**id) && cycle.is_deleted_there(**id)).count();
+        let (missing, tracked) = (seen.missing.saturating_sub(agreed), seen.tracked.saturating_sub(agreed));
+        if let Some(held) = mass_delete(missing, tracked).filter(|_| !self.client.config.allow_mass_delete) {
             let folder = crate::folder::ShownPath::from(self.client.folder.path()).to_string();
             return Err(ClientError::Held { held, folder });
         }

@@ -12,7 +12,7 @@
 //! | `put-…` with another inode, not as the base has it | an edit of the user | put back |
 //! | `park-…` | a node on its way | put back |
 //! | trash, not as its name says | an edit of the user | put back |
-//! | trash, as its name and the base say, its place empty | deleted or replaced, but never recorded | put back |
+//! | trash, as its name and the base say, its folder there, its place empty | deleted or replaced, never recorded | put back |
 //! | trash, as its name says, otherwise | agreed and replaced or deleted | waits in the trash as ever |
 //!
 //! "Put back" means to the node's path in the base, beside it when taken, to the top when the folder is gone.
@@ -181,7 +181,8 @@ impl Recovery<'_> {
         let Some((parent, name)) = path.split_last() else { return Ok(false) };
         match self.folder.root.open_below(&parent).and_then(|dir| dir.meta_if_there(name)) {
             Ok(meta) => Ok(meta.is_none()),
-            Err(error) if super::is_absent(&error) => Ok(true),
+            // The folder was deleted with it, or has another name by now and holds what replaced the file.
+            Err(error) if super::is_absent(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }

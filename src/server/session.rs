@@ -292,7 +292,10 @@ impl<R: AsyncRead + Unpin> Running<R> {
         let patience = Duration::from_millis(FINISH_MS_MAX);
         let _ = tokio::time::timeout(patience, async {
             while let Some(done) = self.requests.join_next().await {
-                if let Err(error) = done {
+                // The others were cancelled, because the server ends at once.
+                if let Err(error) = done
+                    && error.is_panic()
+                {
                     tracing::error!(session = ?self.session.id, error = %error, "session task panicked");
                 }
             }

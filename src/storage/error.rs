@@ -46,6 +46,16 @@ pub enum StorageError {
         /// The last commit the index saw.
         seen: Seq,
     },
+    /// A journal that was there once is gone.
+    #[error(
+        "{path} is missing, but it held {seen} commits: put it back, or remove the folder db beside journal to go on without that share"
+    )]
+    JournalMissing {
+        /// Which journal.
+        path: PathBuf,
+        /// The last commit the index saw.
+        seen: Seq,
+    },
     /// A block is not what was written. Others are not affected.
     #[error("block {hash} is damaged ({path} at byte {offset})")]
     DamagedBlock {
@@ -89,7 +99,7 @@ pub enum StorageError {
     ShareName,
     /// An earlier error left it open what the disk holds. Nothing is acknowledged any more.
     #[error("the store stopped: {0}")]
-    Failed(Arc<StorageError>),
+    Failed(#[source] Arc<StorageError>),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

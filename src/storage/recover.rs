@@ -57,9 +57,15 @@ pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
     let packs = packs::list(&home.packs())?;
     let (index, checkpoint) = recovery.open_index(&packs)?;
     recovery.durable = recovery.durable.max(checkpoint.packs_end);
-    let (end, start_new_pack) = recovery.read_packs(&packs, &index, &checkpoint)?;
-    recovery.replay(&index, &checkpoint)?;
-    recovery.finish(index, end, start_new_pack)
+    let settled = recovery.settle_journals();
+    let read = settled.and_then(|()| recovery.read_packs(&packs, &index, &checkpoint));
+    match read.and_then(|end| recovery.replay(&index, &checkpoint).map(|()| end)) {
+        Ok((end, start_new_pack)) => recovery.finish(index, end, start_new_pack),
+        Err(error) => {
+            index.abandon();
+            Err(error)
+        }
+    }
 }
 
 impl Recovery<'_> {
@@ -75,19 +81,29 @@ impl Recovery<'_> {
             if path.extension().is_none_or(|extension| extension != "journal") {
                 continue;
             }
-            let mut journal = JournalFile::open(&path, self.home.id)?;
+            let journal = JournalFile::open(&path, self.home.id)?;
             let mut durable = Place::default();
             let verified = journal.replay(&mut |commit| {
                 durable = durable.max(commit.record.packs);
                 Ok(())
             })?;
             self.durable = self.durable.max(durable);
-            if verified.torn > 0 {
-                self.report(Problem::CutTail { path, bytes: verified.torn });
-            }
-            journal.settle(&verified)?;
             self.journals.insert(journal.title.share, (journal, verified));
         }
+        Ok(())
+    }
+
+    /// Cuts torn tails. Not before the index has said that nothing durable is behind them: a journal that is refused stays
+    /// as it is.
+    fn settle_journals(&mut self) -> Result<()> {
+        let mut cut = Vec::new();
+        for (journal, verified) in self.journals.values_mut() {
+            journal.settle(verified)?;
+            if verified.torn > 0 {
+                cut.push(Problem::CutTail { path: journal.path().to_owned(), bytes: verified.torn });
+            }
+        }
+        cut.into_iter().for_each(|problem| self.report(problem));
         Ok(())
     }
 
@@ -99,9 +115,12 @@ impl Recovery<'_> {
         if was_there && !suspect.exists() {
             match Index::open(&path, self.patience) {
                 Ok((index, checkpoint)) => {
-                    if checkpoint == Checkpoint::default() || self.trusts(&index, &checkpoint, packs)? {
+                    let is_new = checkpoint == Checkpoint::default();
+                    let trusted = if is_new { Ok(true) } else { self.trusts(&index, &checkpoint, packs) };
+                    if matches!(trusted, Ok(true)) {
                         return Ok((index, checkpoint));
                     }
+                    trusted?;
                     // Its files are about to be moved: no last flush into them.
                     index.abandon();
                 }
@@ -135,7 +154,14 @@ impl Recovery<'_> {
             return Ok(false);
         }
         for (share, journal_id, seq, chain) in &checkpoint.shares {
-            let Some((journal, verified)) = self.journals.get(share) else { return Ok(false) };
+            let Some((journal, verified)) = self.journals.get(share) else {
+                if *seq == Seq::ZERO {
+                    return Ok(false);
+                }
+                // To go on would tell whoever joins that the share is empty.
+                let path = self.home.journals().join(format!("{}.journal", share.to_hex()));
+                return Err(StorageError::JournalMissing { path, seen: *seq });
+            };
             if journal.title.journal != *journal_id {
                 return Ok(false);
             }

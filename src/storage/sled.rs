@@ -150,9 +150,17 @@ impl Index {
         opener
             .spawn(move || {
                 let opened = guarded(|| Self::open_here(&path)).and_then(|index| {
-                    let checkpoint = index.checkpoint()?;
-                    guarded(|| index.read_all_if_small())?;
-                    Ok((index, checkpoint))
+                    let read = index.checkpoint().and_then(|checkpoint| {
+                        guarded(|| index.read_all_if_small())?;
+                        Ok(checkpoint)
+                    });
+                    match read {
+                        Ok(checkpoint) => Ok((index, checkpoint)),
+                        Err(error) => {
+                            index.abandon();
+                            Err(error)
+                        }
+                    }
                 });
                 // Nobody listens when it took too long.
                 let _ = sender.send(opened);
@@ -169,21 +177,29 @@ impl Index {
         let config =
             ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
         let db = open_when_free(&config)?;
-        let tree = |name: &str| db.open_tree(name).map(Box::new);
-        let index = Self {
-            blocks: tree("blocks")?,
-            nodes: tree("nodes")?,
-            children: tree("children")?,
-            versions: tree("versions")?,
-            commits: tree("commits")?,
-            past: tree("past")?,
-            log: tree("log")?,
-            places: tree("places")?,
-            meta: tree("meta")?,
-            db: Box::new(db),
+        let trees = || -> io::Result<Self> {
+            let tree = |name: &str| db.open_tree(name).map(Box::new);
+            let index = Self {
+                blocks: tree("blocks")?,
+                nodes: tree("nodes")?,
+                children: tree("children")?,
+                versions: tree("versions")?,
+                commits: tree("commits")?,
+                past: tree("past")?,
+                log: tree("log")?,
+                places: tree("places")?,
+                meta: tree("meta")?,
+                db: Box::new(db.clone()),
+            };
+            index.check_format()?;
+            Ok(index)
         };
-        index.check_format()?;
-        Ok(index)
+        let opened = trees();
+        if opened.is_err() {
+            // As in `abandon`.
+            std::mem::forget(db);
+        }
+        opened
     }
 
     /// Marks a new index; refuses one of another format.

@@ -102,11 +102,23 @@ impl Store {
         let home = Home::open(path, || Ok(StoreId::from_bytes(ids.bytes16())))?;
         let remembered = history::read_keep(path)?;
         let keep_ms = options.keep_ms.unwrap_or(remembered);
-        let Recovered { index, journals, heads, end, start_new_pack, problems } =
-            recover::recover(&home, Duration::from_millis(options.index_open_ms))?;
-        if keep_ms != remembered {
-            history::write_keep(path, keep_ms)?;
-        }
+        let recovered = recover::recover(&home, Duration::from_millis(options.index_open_ms))?;
+        let index = recovered.index.clone();
+        let kept = if keep_ms == remembered { Ok(()) } else { history::write_keep(path, keep_ms) };
+        kept.and_then(|()| Self::start(path, home, recovered, options, keep_ms, ids))
+            .inspect_err(|_| index.abandon())
+    }
+
+    /// Starts the threads of a store that was looked at.
+    fn start(
+        path: &Path,
+        home: Home,
+        recovered: Recovered,
+        options: StoreOptions,
+        keep_ms: u64,
+        ids: IdSource,
+    ) -> Result<Arc<Self>> {
+        let Recovered { index, journals, heads, end, start_new_pack, problems } = recovered;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
         let shared = Arc::new(Shared {
             path: path.to_owned(),

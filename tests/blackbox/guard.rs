@@ -112,6 +112,17 @@ fn deletes_by_others_are_never_held_here() {
     assert!(b.tree().names().is_empty());
 }
 
+/// As a client does that is killed while it carries out what another one deleted.
+#[test]
+fn what_is_gone_on_the_server_too_is_not_held() {
+    let (world, a, b) = two_with(150);
+    empty(&a);
+    world.once_with(&a, &["--allow-mass-delete"]).code(0);
+    empty(&b);
+    world.sync(&b);
+    assert_eq!(b.tree().names(), Vec::<String>::new());
+}
+
 #[test]
 fn a_live_client_holds_and_says_so() {
     let (world, a, b) = two_with(150);

@@ -99,8 +99,25 @@ impl SmallDisk {
         }
         std::fs::create_dir_all(mount).unwrap();
         let script = format!("mount -t tmpfs -o size={mib}m tmpfs \"$0\" && exec sleep 3600");
+        Self::mounted(mount, &script, Path::new(""))
+    }
+
+    /// Mounts an image of a filesystem at `mount`. `None`, and a line that says so, where this is not allowed.
+    pub fn of_image(mount: &Path, image: &Path) -> Option<Self> {
+        if !is_root() {
+            super::skipped("needs root");
+            return None;
+        }
+        std::fs::create_dir_all(mount).unwrap();
+        // What is not synced stays in memory as long as ever possible: the harshest cut.
+        let script = "mount -o loop,commit=300 \"$1\" \"$0\" && exec sleep 3600";
+        Self::mounted(mount, script, image)
+    }
+
+    /// Runs `script` in a mount namespace of its own until `mount` is there.
+    fn mounted(mount: &Path, script: &str, image: &Path) -> Option<Self> {
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", &script]).arg(mount).stdin(Stdio::null());
+        command.args(["-m", "sh", "-c", script]).arg(mount).arg(image).stdin(Stdio::null());
         let Ok(keeper) = command.spawn() else {
             super::skipped("needs unshare");
             return None;

@@ -21,6 +21,7 @@ pub struct World {
     server: Option<Server>,
     sandbox: Sandbox,
     dir: TempDir,
+    home: PathBuf,
     store: PathBuf,
     runs: Cell<u32>,
 }
@@ -59,8 +60,8 @@ impl World {
             std::fs::create_dir_all(dir.path().join(sub)).unwrap();
         }
         sandbox.prepare(dir.path());
-        let store = dir.path().join("store");
-        Self { server: None, sandbox, dir, store, runs: Cell::new(0) }
+        let (home, store) = (dir.path().join("home"), dir.path().join("store"));
+        Self { server: None, sandbox, dir, home, store, runs: Cell::new(0) }
     }
 
     /// The folder that holds everything of this world.
@@ -78,6 +79,11 @@ impl World {
         self.store = store;
     }
 
+    /// The user of `other` works here too: the same home.
+    pub fn set_home_of(&mut self, other: &Self) {
+        self.home = other.home.clone();
+    }
+
     /// Takes or makes a folder of this world.
     pub fn folder(&self, name: &str) -> Folder {
         let folder = Folder::at(self.path().join(name));
@@ -92,10 +98,10 @@ impl World {
 
     /// The program with arguments and an environment of its own.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let home = self.path().join("home");
+        let home = &self.home;
         let mut command = self.sandbox.command(self.path());
         command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", &home).env("TZ", "UTC").env("LC_ALL", "C.UTF-8");
+        command.env("HOME", home).env("TZ", "UTC").env("LC_ALL", "C.UTF-8");
         command.env("XDG_CONFIG_HOME", home.join("config")).env("XDG_STATE_HOME", home.join("state"));
         command.env("XDG_RUNTIME_DIR", home.join("run")).env("XDG_CACHE_HOME", home.join("cache"));
         command.current_dir(self.path());
@@ -138,9 +144,19 @@ impl World {
 
     /// One attempt to serve `store`; how it ended when it did not come to listen.
     pub fn try_serve(&self, store: &Path, addr: SocketAddr) -> Result<Server, Outcome> {
+        self.try_serve_as(self.serve_command(store, addr))
+    }
+
+    /// Arguments of `serve`.
+    pub fn serve_command(&self, store: &Path, addr: SocketAddr) -> Command {
         let args = [OsStr::new("serve"), "--store".as_ref(), store.as_os_str(), "--listen".as_ref()];
         let mut command = self.command(args);
         command.arg(addr.to_string());
+        command
+    }
+
+    /// One attempt to serve by a command that was prepared; how it ended when it did not come to listen.
+    pub fn try_serve_as(&self, command: Command) -> Result<Server, Outcome> {
         let mut process = self.start("server", command);
         let start = Instant::now();
         loop {
@@ -153,6 +169,11 @@ impl World {
             assert!(start.elapsed() < DEADLINE, "the server is not ready: {}", process.stderr());
             sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Takes a server that was started by hand.
+    pub fn set_server(&mut self, server: Server) {
+        self.server = Some(server);
     }
 
     /// The running server.

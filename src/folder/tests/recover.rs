@@ -142,3 +142,27 @@ fn names_that_are_not_ours_are_left_alone() {
     assert_eq!(recover(&world), Recovered::default());
     assert_eq!(world.names(".dropblock/stage"), ["note", "put-xyz"]);
 }
+
+/// A client that was killed while it carried out the deletion of a folder put the files of that folder to the top.
+#[test]
+fn an_agreed_file_whose_folder_is_deleted_or_renamed_is_not_put_back() {
+    for renamed in [false, true] {
+        let mut world = World::new();
+        world.write("d/a", b"1");
+        world.write("d/b", b"2");
+        world.agree();
+        for path in ["d/a", "d/b"] {
+            world.folder.trash(world.id(path), &rel(path), &world.stamp(path)).unwrap();
+        }
+        if renamed {
+            // As after a replacement: the new content stands where the user renamed the folder to.
+            world.rename("d", "e");
+        } else {
+            fs::remove_dir(world.path("d")).unwrap();
+        }
+        let world = world.restart();
+        assert_eq!(recover(&world), Recovered::default());
+        assert_eq!(world.folder.trash_len(), 2);
+        assert!(!world.names("").contains(&"a".to_owned()));
+    }
+}
