@@ -199,9 +199,13 @@ impl Client {
     }
 
     fn index_roots(&mut self) {
-        let files =
-            self.state.base.iter().filter_map(|(id, node)| Some((node.state.kind.content()?.root.hash, id)));
-        self.roots = files.collect();
+        self.roots.clear();
+        for (id, node) in self.state.base.iter() {
+            let Some(content) = node.state.kind.content() else { continue };
+            // Of twins the one with the lowest id, in whatever order they come.
+            let twin = self.roots.entry(content.root.hash).or_insert(id);
+            *twin = id.min(*twin);
+        }
     }
 
     /// How a node's file looked last.

@@ -119,7 +119,7 @@ pub struct State {
     pub device: Option<DeviceId>,
     looks: Looks,
     /// Announced and not recorded since.
-    intents: HashMap<NodeId, (TreeNode, Stamp)>,
+    intents: BTreeMap<NodeId, (TreeNode, Stamp)>,
     /// Sent and not answered, oldest first.
     sent: BTreeMap<NodeId, Vec<Sent>>,
     log: Option<StateLog>,

@@ -46,6 +46,9 @@ struct World {
     backup: Option<(Arc<MemoryStore>, u8)>,
     calm: Calm,
     was_deaf: bool,
+    /// Folders as they were shown last, when people look on.
+    shown: Vec<Tree>,
+    aloud: bool,
 }
 
 /// Which faults a seed has. Some seeds have few, so that each is also met without the others.
@@ -61,7 +64,7 @@ pub fn run(seed: u64, aloud: bool) -> Ended {
     let trace = Trace::new(aloud);
     let told = trace.clone();
     let (violations, converged_ms, saves, frames) = runtime.block_on(async move {
-        let mut world = World::new(seed, told);
+        let mut world = World::new(seed, told, aloud);
         world.live().await;
         world.settle().await
     });
@@ -69,7 +72,7 @@ pub fn run(seed: u64, aloud: bool) -> Ended {
 }
 
 impl World {
-    fn new(seed: u64, trace: Trace) -> Self {
+    fn new(seed: u64, trace: Trace, aloud: bool) -> Self {
         let mut dice = Dice::new(seed);
         let clients = 1 + dice.weighted(&[1, 6, 6, 2, 1]);
         let net = Network::new(clients, dice.split(), trace.clone());
@@ -96,6 +99,8 @@ impl World {
             backup: None,
             calm: Calm { weights },
             was_deaf: false,
+            shown: vec![Tree::new(); clients],
+            aloud,
         }
     }
 
@@ -143,6 +148,7 @@ impl World {
                 machine.go_on();
                 machine.tend().await;
             }
+            self.show();
         }
     }
 
@@ -284,6 +290,7 @@ impl World {
                 machine.tend().await;
                 machine.start();
             }
+            self.show();
             if self.difference().is_some() {
                 equal_since = None;
                 continue;
@@ -309,6 +316,24 @@ impl World {
             let _ = server.await;
         }
         (violations, converged_ms, self.saves.len(), self.net.frames())
+    }
+
+    /// Tells people what came to be in the folders. No part of the trace.
+    fn show(&mut self) {
+        if !self.aloud {
+            return;
+        }
+        for (machine, shown) in self.machines.iter().zip(&mut self.shown) {
+            let tree = machine.tree();
+            let gone = shown.keys().filter(|path| !tree.contains_key(*path)).map(|path| format!("-{path}"));
+            let came = tree.iter().filter(|(path, item)| shown.get(*path) != Some(item));
+            let came = came.map(|(path, item)| format!("+{path} {:016x} {}", item.content, item.mtime_ns));
+            let lines: Vec<String> = gone.chain(came).collect();
+            for line in lines {
+                eprintln!("          machine {}: {line}", machine.number);
+            }
+            *shown = tree;
+        }
     }
 
     /// The first difference between two machines.
