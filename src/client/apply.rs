@@ -60,6 +60,7 @@ impl Session<'_> {
         for (id, state, stamp) in report.done {
             tracing::trace!(?id, ?state, "on disk");
             self.client.counters.nodes_received.add(1);
+            self.client.made_by_us(id);
             self.client.progress.add_files(1);
             match stamp {
                 Some(stamp) => drop(self.client.looks.insert(id, stamp)),

@@ -13,6 +13,7 @@ mod assemble;
 mod commit;
 pub mod cycle;
 mod download;
+mod durable;
 mod error;
 mod known;
 mod large;
@@ -116,6 +117,8 @@ pub struct Client {
     held: BTreeSet<NodeId>,
     /// Nodes whose blocks the server turned out to lack.
     reupload: HashSet<NodeId>,
+    /// Nodes that the user changed on disk, and that nobody has made durable since.
+    unsynced: BTreeSet<NodeId>,
     /// What cannot be synced now, by path.
     problems: BTreeMap<String, String>,
     /// Problems that people know of.
@@ -172,6 +175,7 @@ impl Client {
             roots: HashMap::new(),
             held: BTreeSet::new(),
             reupload: HashSet::new(),
+            unsynced: BTreeSet::new(),
             problems: BTreeMap::new(),
             said: HashSet::new(),
             was_equal: false,
@@ -218,6 +222,7 @@ impl Client {
         if agreed.is_empty() {
             return Ok(());
         }
+        self.sync_users(agreed.iter().map(|(id, _)| *id))?;
         let mut batch = Vec::with_capacity(agreed.len());
         for (id, node) in agreed {
             match node {

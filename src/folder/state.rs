@@ -90,6 +90,21 @@ const SENT_PER_NODE_MAX: usize = 4;
 /// Nodes with unanswered states. Past it all of them are forgotten: then such a commit is taken for another device's.
 const SENT_NODES_MAX: usize = 65_536;
 
+impl Update {
+    /// The node it is about.
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Put { id, .. }
+            | Self::Remove(id)
+            | Self::Look(id, _)
+            | Self::Intend { id, .. }
+            | Self::Sent { id, .. }
+            | Self::Unsent(id) => Some(*id),
+            Self::Cursor(_) | Self::Account { .. } => None,
+        }
+    }
+}
+
 /// Updates that become true together.
 pub type Batch = Vec<Update>;
 

@@ -298,11 +298,14 @@ fn cut_power(machine: &MemoryDisk, shared: &mut Shared, saves: &Saves, trace: &T
     }
     for (content, path) in after {
         let is_private = path.names().get(1).is_some_and(Name::is_private_dir);
-        if before.contains_key(&content) || saves.is_known(content) || is_private {
+        if before.contains_key(&content) || saves.is_known(content) {
             continue;
         }
         let full = [b"/".as_slice(), path.to_os_path().as_os_str().as_bytes()].concat();
         let by_user = machine.writer_of(&full).is_some_and(|writer| shared.user.was(writer));
+        if is_private && !by_user {
+            continue;
+        }
         trace.say(&format!("      torn with the power: {path} {content:016x}, by the user: {by_user}"));
         // What a client placed must not come out torn; if it does, nobody may ever get it (R9).
         if by_user {
