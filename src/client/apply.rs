@@ -60,7 +60,6 @@ impl Session<'_> {
         for (id, state, stamp) in report.done {
             tracing::trace!(?id, ?state, "on disk");
             self.client.counters.nodes_received.add(1);
-            self.client.made_by_us(id);
             self.client.progress.add_files(1);
             match stamp {
                 Some(stamp) => drop(self.client.looks.insert(id, stamp)),
@@ -68,6 +67,8 @@ impl Session<'_> {
             }
             self.client.cycle.observe(&self.client.state.base, id, state);
         }
+        report.placed.into_iter().for_each(|id| self.client.made_by_us(id));
+        report.copied.into_iter().for_each(|id| self.client.made_by_user(id));
         for id in report.left {
             tracing::trace!(?id, "left");
             let shown = self.shown(id);

@@ -385,6 +385,9 @@ impl World {
         tokio::time::sleep(Duration::from_secs(5)).await;
         for machine in &mut self.machines {
             machine.tend().await;
+        }
+        self.show();
+        for machine in &mut self.machines {
             let after = machine.tree();
             if after != before {
                 let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
