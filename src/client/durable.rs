@@ -6,6 +6,7 @@
 //! then a power cut leaves a base that is older than the server, and the good version is taken from there.
 
 use super::Client;
+use super::cycle::Agreed;
 use crate::folder::FolderError;
 use crate::model::{NodeId, RelPath};
 use std::collections::BTreeSet;
@@ -23,12 +24,17 @@ impl Client {
 
     /// Makes those of the nodes durable that the user changed. Called before they are recorded, while the base still
     /// says where they were.
-    pub(super) fn sync_users(&mut self, ids: impl Iterator<Item = NodeId>) -> Result<(), FolderError> {
-        let ids: Vec<NodeId> = ids.filter(|id| self.unsynced.contains(id)).collect();
+    pub(super) fn sync_users(&mut self, agreed: &[Agreed]) -> Result<(), FolderError> {
+        let ids: Vec<NodeId> =
+            agreed.iter().map(|(id, _)| *id).filter(|id| self.unsynced.contains(id)).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let disk = self.cycle.disk(&self.state.base);
+        // What was agreed is no difference any more, and not in the base yet.
+        let mut disk = self.cycle.disk(&self.state.base);
+        for (id, node) in agreed {
+            disk.set(*id, node.as_ref().map(|node| node.state.clone()));
+        }
         let (mut files, mut folders) = (BTreeSet::new(), BTreeSet::new());
         for id in &ids {
             let was = self.state.base.path_of(*id);

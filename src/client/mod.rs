@@ -222,7 +222,7 @@ impl Client {
         if agreed.is_empty() {
             return Ok(());
         }
-        self.sync_users(agreed.iter().map(|(id, _)| *id))?;
+        self.sync_users(&agreed)?;
         let mut batch = Vec::with_capacity(agreed.len());
         for (id, node) in agreed {
             match node {

@@ -133,8 +133,10 @@ impl Session<'_> {
         }
         self.client.progress.start(Phase::Idle, 0, 0);
         if !looks.is_empty() {
-            let looked: Vec<NodeId> = looks.iter().filter_map(Update::node).collect();
-            self.client.sync_users(looked.into_iter())?;
+            let base = &self.client.state.base;
+            let looked = looks.iter().filter_map(Update::node);
+            let looked: Vec<_> = looked.map(|id| (id, base.get(id).cloned())).collect();
+            self.client.sync_users(&looked)?;
             self.client.state.save(looks, false)?;
         }
         Ok(())
