@@ -67,6 +67,8 @@ impl Session<'_> {
             }
             self.client.cycle.observe(&self.client.state.base, id, state);
         }
+        report.placed.into_iter().for_each(|id| self.client.made_by_us(id));
+        report.copied.into_iter().for_each(|id| self.client.made_by_user(id));
         for id in report.left {
             tracing::trace!(?id, "left");
             let shown = self.shown(id);

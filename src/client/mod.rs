@@ -13,6 +13,7 @@ mod assemble;
 mod commit;
 pub mod cycle;
 mod download;
+mod durable;
 mod error;
 pub mod history;
 mod known;
@@ -118,6 +119,8 @@ pub struct Client {
     held: BTreeSet<NodeId>,
     /// Nodes whose blocks the server turned out to lack.
     reupload: HashSet<NodeId>,
+    /// Nodes that the user changed on disk, and that nobody has made durable since.
+    unsynced: BTreeSet<NodeId>,
     /// What cannot be synced now, by path.
     problems: BTreeMap<String, String>,
     /// Problems that people know of.
@@ -174,6 +177,7 @@ impl Client {
             roots: HashMap::new(),
             held: BTreeSet::new(),
             reupload: HashSet::new(),
+            unsynced: BTreeSet::new(),
             problems: BTreeMap::new(),
             said: HashSet::new(),
             was_equal: false,
@@ -201,9 +205,13 @@ impl Client {
     }
 
     fn index_roots(&mut self) {
-        let files =
-            self.state.base.iter().filter_map(|(id, node)| Some((node.state.kind.content()?.root.hash, id)));
-        self.roots = files.collect();
+        self.roots.clear();
+        for (id, node) in self.state.base.iter() {
+            let Some(content) = node.state.kind.content() else { continue };
+            // Of twins the one with the lowest id, in whatever order they come.
+            let twin = self.roots.entry(content.root.hash).or_insert(id);
+            *twin = id.min(*twin);
+        }
     }
 
     /// How a node's file looked last.
@@ -216,6 +224,7 @@ impl Client {
         if agreed.is_empty() {
             return Ok(());
         }
+        self.sync_users(&agreed)?;
         let mut batch = Vec::with_capacity(agreed.len());
         for (id, node) in agreed {
             match node {

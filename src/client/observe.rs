@@ -91,6 +91,7 @@ impl Session<'_> {
             self.client.news(News::Special(seen.special));
         }
         for id in seen.gone {
+            self.client.made_by_user(id);
             self.client.cycle.observe(&self.client.state.base, id, None);
         }
         self.look_at_twins(&seen.found);
@@ -135,6 +136,10 @@ impl Session<'_> {
         }
         self.client.progress.start(Phase::Idle, 0, 0);
         if !looks.is_empty() {
+            let base = &self.client.state.base;
+            let looked = looks.iter().filter_map(Update::node);
+            let looked: Vec<_> = looked.map(|id| (id, base.get(id).cloned())).collect();
+            self.client.sync_users(&looked)?;
             self.client.state.save(looks, false)?;
         }
         Ok(())
@@ -236,6 +241,7 @@ impl Session<'_> {
 
     fn take_node(&mut self, found: &Found, kind: Kind, stamp: Stamp, looks: &mut Vec<Update>) {
         let state = NodeState { parent: found.parent, name: found.name.clone(), kind };
+        self.client.made_by_user(found.id);
         let base = &self.client.state.base;
         if base.get(found.id).is_some_and(|node| node.state == state) {
             looks.push(Update::Look(found.id, stamp));

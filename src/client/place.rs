@@ -21,6 +21,10 @@ pub struct Report {
     pub left: BTreeSet<NodeId>,
     /// Operations that the system refused, with the place.
     pub problems: Vec<FolderError>,
+    /// Nodes whose bytes came from the stage, which are durable.
+    pub placed: Vec<NodeId>,
+    /// Nodes that hold what the user had there: nobody knows whether it is durable.
+    pub copied: Vec<NodeId>,
     /// Folders whose names must be made durable.
     pub touched: BTreeSet<RelPath>,
 }
@@ -302,11 +306,13 @@ fn place_one(
     };
     report.touch(&placing.path);
     report.done.push((placing.id, Some(placing.state.clone()), Some(stamp)));
+    report.placed.push(placing.id);
     match (&placing.copy, aside) {
         (Some((copy, state, path)), Some(name)) if name == state.name => {
             // Its stamp is looked up by the next scan, which reads it again: it was being edited a moment ago.
             let stamp = folder.look(path)?.map(|meta| meta.stamp.distrusted());
             report.done.push((*copy, Some(state.clone()), stamp));
+            report.copied.push(*copy);
             report.dirty.extend(path.split_last().map(|(parent, _)| parent));
         }
         (_, Some(_)) => report.dirty.extend(placing.path.split_last().map(|(parent, _)| parent)),

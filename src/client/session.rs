@@ -231,6 +231,9 @@ impl<'a> Session<'a> {
                 client.looks.remove(from);
                 client.looks.insert(*to, stamp);
             }
+            if client.unsynced.remove(from) {
+                client.unsynced.insert(*to);
+            }
         }
         // What fails on the way in must not hold up what goes out.
         let applied = self.apply(&plan).await;

@@ -339,6 +339,25 @@ impl Folder {
         Ok(Outcome::Done { stamp: after })
     }
 
+    /// Makes files of the user durable, and the names in these folders. Those that are gone are skipped.
+    pub fn sync_users(
+        &self,
+        files: &BTreeSet<RelPath>,
+        folders: &BTreeSet<RelPath>,
+    ) -> Result<(), FolderError> {
+        if files.len() > SINGLE_DIR_SYNCS_MAX {
+            return self.root.sync_filesystem().map_err(self.failed("sync", &RelPath::root()));
+        }
+        for path in files {
+            let Some((dir, name)) = self.parent_dir(path)? else { continue };
+            match dir.open_file(name).and_then(|found| found.map_or(Ok(()), |(file, _)| file.sync_all())) {
+                Err(error) if !super::is_absent(&error) => return Err(self.failed("sync", path)(error)),
+                _ => {}
+            }
+        }
+        self.sync_folders(folders)
+    }
+
     /// Makes the names in these folders durable. Folders that are gone are skipped.
     pub fn sync_folders(&self, paths: &BTreeSet<RelPath>) -> Result<(), FolderError> {
         if paths.len() > SINGLE_DIR_SYNCS_MAX {

@@ -90,6 +90,21 @@ const SENT_PER_NODE_MAX: usize = 4;
 /// Nodes with unanswered states. Past it all of them are forgotten: then such a commit is taken for another device's.
 const SENT_NODES_MAX: usize = 65_536;
 
+impl Update {
+    /// The node it is about.
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Put { id, .. }
+            | Self::Remove(id)
+            | Self::Look(id, _)
+            | Self::Intend { id, .. }
+            | Self::Sent { id, .. }
+            | Self::Unsent(id) => Some(*id),
+            Self::Cursor(_) | Self::Account { .. } => None,
+        }
+    }
+}
+
 /// Updates that become true together.
 pub type Batch = Vec<Update>;
 
@@ -119,7 +134,7 @@ pub struct State {
     pub device: Option<DeviceId>,
     looks: Looks,
     /// Announced and not recorded since.
-    intents: HashMap<NodeId, (TreeNode, Stamp)>,
+    intents: BTreeMap<NodeId, (TreeNode, Stamp)>,
     /// Sent and not answered, oldest first.
     sent: BTreeMap<NodeId, Vec<Sent>>,
     log: Option<StateLog>,

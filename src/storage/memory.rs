@@ -39,10 +39,10 @@ struct State {
     events: broadcast::Sender<Arc<CommitEvent>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Blocks(HashMap<BlockHash, SealedBlock>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Share {
     name: String,
     head: Head,
@@ -97,6 +97,20 @@ impl MemoryStore {
             state.blocks.0.remove(&hash);
         }
         state.events = broadcast::channel(EVENTS_MAX).0;
+    }
+
+    /// A copy of what is durable now, as a backup has it.
+    pub fn copy(&self) -> Self {
+        let state = self.state();
+        let mut blocks = state.blocks.clone();
+        blocks.0.retain(|hash, _| !state.unsynced.contains(hash));
+        Self(Mutex::new(State {
+            blocks,
+            unsynced: HashSet::new(),
+            shares: state.shares.clone(),
+            ids: state.ids.clone(),
+            events: broadcast::channel(EVENTS_MAX).0,
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

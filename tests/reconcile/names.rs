@@ -32,6 +32,13 @@ fn r62_two_files_made_under_one_name_are_both_kept_and_the_server_has_the_name()
 }
 
 #[test]
+fn r62_a_file_that_has_the_name_of_a_conflict_copy_is_not_taken_for_its_own_copy() {
+    // Found by the simulator: the copy was edited here, and lost when it met the older one of a server that came back.
+    case("", "a{pc}.txt=1", "a{pc}.txt=2").becomes_with_contents("a{pc}.txt=2", &["1", "2"]);
+    case("", "a{pc}=1 a=3", "a{pc}=2 a=4").becomes("a=4 a{pc_2}=3 a{pc_3}=1 a{pc}=2");
+}
+
+#[test]
 fn r63_a_folder_keeps_its_name_against_a_file_on_either_side() {
     both_ways("", "a/ a/x=1", "a=2", "a/ a/x=1 a{pc}=2");
     both_ways("", "a/", "a:t", "a/ a{pc}:t");
