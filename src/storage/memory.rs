@@ -109,6 +109,8 @@ impl MemoryStore {
             unsynced: HashSet::new(),
             shares: state.shares.clone(),
             ids: state.ids.clone(),
+            now_ms: state.now_ms,
+            keep_ms: state.keep_ms,
             events: broadcast::channel(EVENTS_MAX).0,
         }))
     }
