@@ -4,7 +4,7 @@
 //! - **Processes.** Every handle belongs to one ([`MemoryDisk::process`]). A process that is [killed](MemoryDisk::kill)
 //!   makes no further call; what it had written is there (the page cache survives).
 //! - **Power cuts.** [`MemoryDisk::lose_power`] forgets what was not synced, in a way that is weaker than ext4: see
-//!   [`durable`].
+//!   `durable`.
 //! - **Faults.** A call of a process may fail, or the disk be full: [`MemoryDisk::fail`].
 //! - **Races.** [`MemoryDisk::on_call`] runs somebody else's work between any two calls of a process.
 //! - **Watching.** Changes are reported as inotify would, unless the disk is told to lose them.
