@@ -299,6 +299,7 @@ impl<R: AsyncRead + Unpin> Running<R> {
         })
         .await;
         self.requests.shutdown().await;
+        self.session.server.blocks.end_lease(self.session.id);
         if let Ok(goodbye) = EncodedFrame::new(0, &Message::goodbye(code, text), Vec::new()) {
             // A writer that has ended cannot say it.
             let _ = self.session.outbox.send_now(goodbye);

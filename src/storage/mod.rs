@@ -20,9 +20,13 @@
 mod content;
 mod error;
 mod file;
+mod gc;
+mod gone;
 mod home;
 mod journal;
 mod keeper;
+mod lease;
+mod mark;
 mod memory;
 mod pack_file;
 mod packs;
@@ -32,6 +36,8 @@ mod recover;
 mod shared;
 mod sled;
 mod store;
+mod sweep;
+mod upkeep;
 mod writer;
 
 #[cfg(test)]
@@ -39,9 +45,12 @@ mod writer;
 mod conformance;
 
 pub use error::StorageError;
+pub use gc::{GcOptions, PackPlan, Sums};
 pub use memory::MemoryStore;
 pub use shared::Problem;
 pub use store::{Store, StoreOptions};
+pub use sweep::{GcReport, GcStep};
+pub use upkeep::Brake;
 
 use crate::block::{SealedBlock, VerifiedBlock};
 use crate::model::{BlockHash, ChainHash, Change, JournalId, Node, NodeId, Refusal, Seq, SessionId};
@@ -116,6 +125,13 @@ pub trait BlockStore: Send + Sync {
 
     /// True for each block that is not held, in the order asked for.
     fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>>;
+
+    /// Called before a session asks for blocks or puts them: what it is told is held, and what it puts, is not deleted
+    /// until a commit names it or the session [ends](Self::end_lease). A store that never deletes has nothing to do.
+    fn lease(&self, _session: SessionId, _hashes: &[BlockHash]) {}
+
+    /// The session is over.
+    fn end_lease(&self, _session: SessionId) {}
 }
 
 /// Where a share's journal stands.

@@ -9,14 +9,18 @@ use super::pending::Group;
 use super::readers::Readers;
 use super::recover::{self, Recovered};
 use super::shared::{Problem, Recent, Shared};
+use super::sweep::{self, GcReport, GcStep};
+use super::upkeep::{Brake, Upkeep};
+use super::gc::GcOptions;
 use super::writer::{Prepared, Work, Writer};
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, Page, Position,
     PutReport, Result, ShareId, StorageError,
 };
 use crate::block::{SealedBlock, VerifiedBlock};
-use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, StoreId};
+use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, SessionId, StoreId};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -72,6 +76,8 @@ pub struct Store {
     /// `None` once closed.
     running: Mutex<Option<Running>>,
     readers: Mutex<Option<Readers>>,
+    /// Taken by one long job at a time.
+    upkeep: Mutex<Option<Upkeep>>,
 }
 
 #[derive(Debug)]
@@ -105,6 +111,9 @@ impl Store {
             gate: ().into(),
             failure: Default::default(),
             damaged: Mutex::default(),
+            leases: Mutex::default(),
+            settling: Mutex::default(),
+            closing: AtomicBool::new(false),
             problems: problems.into(),
             events: broadcast::channel(EVENTS_MAX).0,
         });
@@ -112,10 +121,12 @@ impl Store {
             shared.packs.start_pack(end.pack + 1, &shared.failure)?;
         }
         index.flush(&checkpoint(&shared, home.id)?)?;
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let signal = Arc::new(Signal::default());
         let keeper =
             Keeper { shared: shared.clone(), index: index.clone(), store: home.id, signal: signal.clone() };
         let (readers, reader_threads) = Readers::start(&shared, &index, READ_THREADS)?;
+        let upkeep = Upkeep { shared: shared.clone(), index: index.clone(), queue: queue.clone(), store: home.id };
         let writer = Writer {
             shared: shared.clone(),
             index,
@@ -126,7 +137,6 @@ impl Store {
             group: Group::default(),
             known: Default::default(),
         };
-        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let id = home.id;
         let running = Running {
             keeper: spawn("keep", path, move || keeper.run())?,
@@ -142,6 +152,7 @@ impl Store {
             signal,
             running: Mutex::new(Some(running)),
             readers: Mutex::new(Some(readers)),
+            upkeep: Mutex::new(Some(upkeep)),
         }))
     }
 
@@ -162,6 +173,12 @@ impl Store {
     pub fn close(&self) -> Result<()> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(running) = running else { return self.shared.failure.check() };
+        self.shared.closing.store(true, Ordering::Relaxed);
+        // A long job notices, and ends at its next step.
+        let upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(upkeep) = upkeep {
+            upkeep.end();
+        }
         drop(self.readers.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Full means that the storage thread is still taking requests: it ends when it has taken this one.
         let mut stop = Work::Stop;
@@ -182,6 +199,29 @@ impl Store {
             return Err(self.shared.failure.set(error));
         }
         self.shared.failure.check()
+    }
+
+    /// Deletes what no version names, and gives the space back. Blocks for long; `look` is called between the steps and
+    /// can end it.
+    ///
+    /// # Errors
+    /// Anything that goes wrong while marking: then nothing was deleted.
+    pub fn gc(
+        &self,
+        options: &GcOptions,
+        brake: &Brake,
+        look: &mut dyn FnMut(GcStep) -> Result<()>,
+    ) -> Result<GcReport> {
+        self.upkeep(|upkeep| sweep::run(upkeep, options, brake, look))
+    }
+
+    /// One long job at a time.
+    fn upkeep<T>(&self, job: impl FnOnce(&Upkeep) -> Result<T>) -> Result<T> {
+        let upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*upkeep {
+            Some(upkeep) => job(upkeep),
+            None => Err(self.gone()),
+        }
     }
 
     async fn ask<T>(&self, work: Work, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -242,6 +282,14 @@ impl BlockStore for Store {
 
     fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
         Box::pin(async move { self.reader()?.run(move |reader| reader.get_many(&hashes)).await })
+    }
+
+    fn lease(&self, session: SessionId, hashes: &[BlockHash]) {
+        self.shared.leases().take(session, hashes);
+    }
+
+    fn end_lease(&self, session: SessionId) {
+        self.shared.leases().end(session, (self.shared.options.clock)());
     }
 
     fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {

@@ -16,8 +16,9 @@ use super::{
     file,
 };
 use crate::block::{VerifiedBlock, seal};
-use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, StoreId, codec};
+use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -30,7 +31,20 @@ pub struct Prepared {
     header: [u8; RECORD_HEADER as usize],
 }
 
+/// A block with the header of its record, as [`Writer::append`] takes it.
+pub type Record<'a> = (&'a VerifiedBlock, [u8; RECORD_HEADER as usize]);
+
 impl Prepared {
+    /// The address of the block.
+    pub const fn hash(&self) -> BlockHash {
+        self.block.hash()
+    }
+
+    /// For [`Writer::append`].
+    pub const fn record(&self) -> Record<'_> {
+        (&self.block, self.header)
+    }
+
     /// Makes the headers; refuses blocks that do not stand alone.
     pub fn all(blocks: Vec<VerifiedBlock>) -> Result<Vec<Self>> {
         blocks.into_iter().map(|block| Ok(Self { header: record_header(&block)?, block })).collect()
@@ -46,8 +60,19 @@ pub enum Work {
     Commit(CommitRequest, Vec<Prepared>, Reply, OwnedSemaphorePermit),
     /// Find or make a share.
     OpenShare(String, oneshot::Sender<Result<(ShareId, Head)>>),
+    /// Do this between two groups of commits, with everything before it durable.
+    Job(Job),
     /// Finish what came before, then end.
     Stop,
+}
+
+/// Work for the storage thread that is described elsewhere.
+pub struct Job(pub Box<dyn FnOnce(&mut Writer) + Send>);
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
+    }
 }
 
 /// See the module.
@@ -107,6 +132,10 @@ impl Writer {
             Work::OpenShare(name, reply) => {
                 let _ = reply.send(self.open_share(&name));
             }
+            Work::Job(job) => {
+                self.finish_group();
+                job.0(self);
+            }
             Work::Stop => return false,
         }
         true
@@ -123,8 +152,12 @@ impl Writer {
         let mut fresh = Vec::with_capacity(blocks.len());
         for one in blocks {
             let hash = one.block.hash();
-            if seen.insert(hash) && locate(&self.shared, &self.index, &hash)?.is_none() {
-                fresh.push((&one.block, one.header));
+            if seen.insert(hash) {
+                // Whoever puts a block relies on it.
+                self.shared.leases().save(&hash);
+                if locate(&self.shared, &self.index, &hash)?.is_none() {
+                    fresh.push((&one.block, one.header));
+                }
             }
         }
         let bytes = fresh.iter().map(|(block, _)| block.sealed().payload.len() as u64).sum();
@@ -132,8 +165,14 @@ impl Writer {
         if fresh.is_empty() {
             return Ok(report);
         }
+        self.append(&fresh, bytes)?;
+        Ok(report)
+    }
+
+    /// Appends blocks whether they are held or not; from now on this is where they are.
+    pub fn append(&mut self, fresh: &[Record<'_>], bytes: u64) -> Result<()> {
         self.check_room(bytes)?;
-        let locations = self.shared.packs.append(&fresh, &self.shared.failure)?;
+        let locations = self.shared.packs.append(fresh, &self.shared.failure)?;
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         let mut damaged = self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         for ((block, _), location) in fresh.iter().zip(locations) {
@@ -142,7 +181,7 @@ impl Writer {
         }
         recent.noted = self.shared.packs.end();
         self.signal.wrote(self.shared.packs.unsynced_bytes(), recent.blocks.len());
-        Ok(report)
+        Ok(())
     }
 
     fn check_room(&self, bytes: u64) -> Result<()> {
@@ -177,9 +216,10 @@ impl Writer {
 
     /// Judges a commit and puts it into the group; on an error it is answered at once.
     fn commit(&mut self, request: CommitRequest, inline: &[Prepared], reply: Reply) {
+        let session = request.session;
         match self.judged(request, inline) {
-            Ok((share, record, committed, event)) => {
-                let waiting = Waiting { committed, event, reply };
+            Ok(Judged { share, record, committed, event, named }) => {
+                let waiting = Waiting { committed, event, reply, session, named };
                 if let Err(error) = self.group.push(share, &self.index, &record, waiting) {
                     // The one who waits hears of it by the end of the reply channel.
                     self.shared.fail(error);
@@ -191,27 +231,20 @@ impl Writer {
         }
     }
 
-    fn judged(
-        &mut self,
-        request: CommitRequest,
-        inline: &[Prepared],
-    ) -> Result<(ShareId, Vec<u8>, Committed, Option<CommitEvent>)> {
+    fn judged(&mut self, request: CommitRequest, inline: &[Prepared]) -> Result<Judged> {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
         self.put(inline)?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
-        let held = Here { shared: &self.shared, index: &self.index };
+        let held = Here { shared: &self.shared, index: &self.index, session, named: RefCell::default() };
         let verdicts = decide(&view, &held, &mut self.known, &changes)?;
+        let named = held.named.into_inner();
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
-            return Ok((
-                share,
-                Vec::new(),
-                Committed { prev: prev.seq, head: prev, nodes: vec![], refused },
-                None,
-            ));
+            let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
+            return Ok(Judged { share, record: Vec::new(), committed, event: None, named: Vec::new() });
         }
         let seq = prev.seq.next();
         let nodes: Vec<Node> = standing
@@ -228,7 +261,8 @@ impl Writer {
         let head = Head { journal: prev.journal, seq, chain: prev.chain.link(&record) };
         let inline = inline.iter().map(|one| one.block.sealed().clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };
-        Ok((share, record, Committed { prev: prev.seq, head, nodes, refused }, Some(event)))
+        let committed = Committed { prev: prev.seq, head, nodes, refused };
+        Ok(Judged { share, record, committed, event: Some(event), named })
     }
 
     /// Blocks durable, journal durable, index, answer, broadcast.
@@ -240,7 +274,10 @@ impl Writer {
         for (share, part) in group.shares {
             match self.make_durable(share, &part) {
                 Ok(()) => {
-                    for Waiting { committed, event, reply } in part.waiting {
+                    for Waiting { committed, event, reply, session, named } in part.waiting {
+                        if !named.is_empty() {
+                            self.shared.leases().settle(session, &named);
+                        }
                         let _ = reply.send(Ok(committed));
                         if let Some(event) = event {
                             // Nobody watching is fine.
@@ -327,18 +364,41 @@ pub fn locate(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Option
     }
 }
 
-/// The blocks of this store, as the judge looks at them.
+/// A commit that was judged.
+struct Judged {
+    share: ShareId,
+    /// Empty when every change was refused.
+    record: Vec<u8>,
+    committed: Committed,
+    event: Option<CommitEvent>,
+    /// Blocks it names on which its session has a lease.
+    named: Vec<BlockHash>,
+}
+
+/// The blocks of this store, as the judge looks at them. Whatever a commit looks at is not deleted meanwhile.
 struct Here<'a> {
     shared: &'a Shared,
     index: &'a Index,
+    session: SessionId,
+    named: RefCell<Vec<BlockHash>>,
+}
+
+impl Here<'_> {
+    fn name(&self, hash: &BlockHash) {
+        if self.shared.leases().named(self.session, hash) {
+            self.named.borrow_mut().push(*hash);
+        }
+    }
 }
 
 impl Held for Here<'_> {
     fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
+        self.name(hash);
         Ok(locate(self.shared, self.index, hash)?.map(|location| location.plain_len))
     }
 
     fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
+        self.name(hash);
         let Some(location) = locate(self.shared, self.index, hash)? else { return Ok(None) };
         match self.shared.packs.read(&[(*hash, location)]) {
             Ok(sealed) => {
