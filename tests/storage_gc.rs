@@ -31,13 +31,14 @@ fn options() -> StoreOptions {
         index_open_ms: 5000,
         pack_bytes: 40_000,
         clock: now_ms,
+        keep_ms: Some(0),
         ..StoreOptions::default()
     }
 }
 
 /// Nothing is kept for history, nothing waits.
 const AT_ONCE: GcOptions =
-    GcOptions { keep_ms: 0, grace_ms: 0, sparse_percent: 25, dry_run: false, gentle: false };
+    GcOptions { grace_ms: 0, sparse_percent: 25, dry_run: false, gentle: false };
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
@@ -214,7 +215,12 @@ fn a_dry_run_shows_the_plan_and_changes_nothing() {
 fn replaced_versions_stay_for_the_time_they_are_kept_and_garbage_for_its_grace() {
     let (fixture, live, dead) = Fixture::half_garbage(10);
     let start = now_ms();
-    assert_eq!(fixture.gc(GcOptions { keep_ms: 1000, ..AT_ONCE }).sums.garbage_blocks, 0);
+    fixture.store.close().unwrap();
+    let keeps = StoreOptions { keep_ms: Some(1000), ..options() };
+    let store = Store::open(&fixture.path(), keeps).unwrap();
+    assert_eq!(store.gc(&AT_ONCE, &Brake::default(), &mut |_| Ok(())).unwrap().sums.garbage_blocks, 0);
+    store.close().unwrap();
+    let fixture = Fixture { store: open(&fixture.path()), ..fixture };
     let graceful = GcOptions { grace_ms: u64::MAX / 2, ..AT_ONCE };
     let first = fixture.gc(graceful);
     assert_eq!((first.sums.new_blocks, first.removed_packs), (dead.len() as u64, 0));

@@ -15,8 +15,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// How garbage is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcOptions {
-    /// Versions stay restorable for this long after they were replaced, ms.
-    pub keep_ms: u64,
     /// Garbage stays for this long after it was first seen, ms.
     pub grace_ms: u64,
     /// A pack is rewritten when at least this much of it would go, percent.

@@ -22,6 +22,7 @@ mod error;
 mod file;
 mod gc;
 mod gone;
+pub mod history;
 mod home;
 mod journal;
 mod keeper;

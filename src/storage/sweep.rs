@@ -134,7 +134,7 @@ impl Sweep<'_> {
     }
 
     fn mark(&self, now_ms: u64) -> Result<Marked> {
-        let contents = self.upkeep.contents(now_ms.saturating_sub(self.options.keep_ms), self.brake)?;
+        let contents = self.upkeep.contents(now_ms.saturating_sub(self.upkeep.shared.keep_ms), self.brake)?;
         let mut marked = Marked::default();
         self.upkeep.mark(&mut marked, contents.head.iter().chain(&contents.history), self.brake)?;
         Ok(marked)

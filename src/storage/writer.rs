@@ -8,7 +8,7 @@ use super::content::{Held, KnownContents, decide};
 use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::Signal;
 use super::pack_file::{Location, RECORD_HEADER, record_header};
-use super::pending::{Group, Reply, ShareGroup, ShareView, Waiting};
+use super::pending::{Group, Reply, ShareGroup, ShareView, Signed, Waiting};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
 use super::{
@@ -218,8 +218,8 @@ impl Writer {
     fn commit(&mut self, request: CommitRequest, inline: &[Prepared], reply: Reply) {
         let session = request.session;
         match self.judged(request, inline) {
-            Ok(Judged { share, record, committed, event, named }) => {
-                let waiting = Waiting { committed, event, reply, session, named };
+            Ok(Judged { share, record, committed, event, signed, named }) => {
+                let waiting = Waiting { committed, event, signed, reply, session, named };
                 if let Err(error) = self.group.push(share, &self.index, &record, waiting) {
                     // The one who waits hears of it by the end of the reply channel.
                     self.shared.fail(error);
@@ -244,7 +244,8 @@ impl Writer {
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
             let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
-            return Ok(Judged { share, record: Vec::new(), committed, event: None, named: Vec::new() });
+            let (record, signed, named) = (Vec::new(), Signed::default(), Vec::new());
+            return Ok(Judged { share, record, committed, event: None, signed, named });
         }
         let seq = prev.seq.next();
         let nodes: Vec<Node> = standing
@@ -254,6 +255,7 @@ impl Writer {
         let time_ms = (self.shared.options.clock)();
         // Synced before the record is written, hence the right place even if more is appended until then.
         let packs = self.shared.packs.end();
+        let signed = Signed { time_ms, device: device.clone() };
         let record = codec::encode(&CommitRecord { seq, time_ms, device, packs, changes: standing })?;
         if record.len() > codec::BYTES_MAX {
             return Err(StorageError::CommitTooLarge);
@@ -262,7 +264,7 @@ impl Writer {
         let inline = inline.iter().map(|one| one.block.sealed().clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };
         let committed = Committed { prev: prev.seq, head, nodes, refused };
-        Ok(Judged { share, record, committed, event: Some(event), named })
+        Ok(Judged { share, record, committed, event: Some(event), signed, named })
     }
 
     /// Blocks durable, journal durable, index, answer, broadcast.
@@ -274,7 +276,7 @@ impl Writer {
         for (share, part) in group.shares {
             match self.make_durable(share, &part) {
                 Ok(()) => {
-                    for Waiting { committed, event, reply, session, named } in part.waiting {
+                    for Waiting { committed, event, reply, session, named, .. } in part.waiting {
                         if !named.is_empty() {
                             self.shared.leases().settle(session, &named);
                         }
@@ -315,6 +317,8 @@ impl Writer {
             let committed = &waiting.committed;
             let applied = Applied {
                 seq: committed.head.seq,
+                time_ms: waiting.signed.time_ms,
+                device: &waiting.signed.device,
                 chain: committed.head.chain,
                 offset,
                 nodes: &committed.nodes,
@@ -371,6 +375,7 @@ struct Judged {
     record: Vec<u8>,
     committed: Committed,
     event: Option<CommitEvent>,
+    signed: Signed,
     /// Blocks it names on which its session has a lease.
     named: Vec<BlockHash>,
 }
