@@ -2,12 +2,16 @@
 //!
 //! Conventions: human text on stderr, data on stdout, one line for an error, exit codes as in [`Exit`].
 
+mod check;
 mod demo;
 mod failure;
+mod gc;
 mod log;
 mod progress;
 mod serve;
+mod stats;
 mod sync;
+mod tend;
 mod text;
 
 pub use failure::{Exit, Failure};
@@ -36,6 +40,12 @@ enum Command {
     Serve(serve::Args),
     /// Keep a folder equal to the hub
     Sync(sync::Args),
+    /// Look whether a store is whole
+    Check(check::Args),
+    /// Give back the space of what no version needs any more
+    Gc(gc::Args),
+    /// Show what a store holds and what that takes on disk
+    Stats(stats::Args),
     /// Show it all: a server, three folders and what moves between them
     Demo(demo::Args),
 }
@@ -54,6 +64,9 @@ pub fn run() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args, voice),
         Command::Sync(args) => sync::run(args, voice),
+        Command::Check(args) => check::run(&args, voice),
+        Command::Gc(args) => gc::run(&args, voice),
+        Command::Stats(args) => stats::run(&args),
         Command::Demo(args) => demo::run(args, voice),
     };
     match done {

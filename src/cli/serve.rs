@@ -2,7 +2,7 @@
 
 use super::failure::{Exit, Failure, causes};
 use super::text::{self, Voice};
-use crate::server::{self, Config};
+use crate::server::{self, Config, Tended};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +18,10 @@ pub struct Args {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_LISTEN")]
     listen: SocketAddr,
+
+    /// Everything stored is read again once in this time, in small steps; 0 never does
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = super::tend::time_ms, env = "DROPBLOCK_SCRUB")]
+    scrub: u64,
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
@@ -29,7 +33,7 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(listener, &store, voice));
+    let served = runtime.block_on(serve(listener, &store, &args, voice));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     let closed = store.close().map_err(|error| Failure::general(&error));
     served?;
@@ -37,7 +41,12 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice) -> Result<(), Failure> {
+async fn serve(
+    listener: std::net::TcpListener,
+    store: &Arc<Store>,
+    args: &Args,
+    voice: Voice,
+) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
@@ -45,7 +54,9 @@ async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, voice: Voice
     }
     text::data(&format!("listening on {address}"));
     let stop = super::stop_signal()?;
-    let config = Config::new(store.id(), super::seed()?);
+    let mut config = Config::new(store.id(), super::seed()?);
+    let (folder, scrub_ms) = (args.store.clone(), args.scrub);
+    config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
     voice.say("stopped");

@@ -21,6 +21,7 @@ mod place;
 pub mod progress;
 mod read;
 mod reconnect;
+mod repair;
 mod session;
 mod trigger;
 mod upload;

@@ -10,18 +10,22 @@
 
 mod broadcast;
 mod commit;
+pub mod control;
 mod listen;
 mod order;
+mod repair;
 mod requests;
+mod scrub;
 mod session;
 
 pub use listen::run;
 
 use crate::model::counters::Counters;
 use crate::model::{IdSource, SessionId, StoreId};
-use crate::storage::{BlockStore, Journal, StorageError};
+use crate::storage::{BlockStore, Journal, StorageError, Store};
 use crate::wire::{self, ServerLimits};
 use broadcast::Registry;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -48,6 +52,19 @@ pub struct Config {
     pub push_bytes_max: usize,
     /// Where work is counted.
     pub counters: Arc<Counters>,
+    /// The store, for what is done to it beside serving: scrub, repair, commands of its owner. `None`: nothing is.
+    pub tended: Option<Tended>,
+}
+
+/// A store that is looked after while it is served.
+#[derive(Debug, Clone)]
+pub struct Tended {
+    /// Which.
+    pub store: Arc<Store>,
+    /// Its folder, where commands find the server.
+    pub folder: PathBuf,
+    /// Everything is read again once in this time, ms; 0 never.
+    pub scrub_ms: u64,
 }
 
 impl Config {
@@ -64,6 +81,7 @@ impl Config {
             pushes_max: 1024,
             push_bytes_max: 8 * 1024 * 1024,
             counters: Arc::default(),
+            tended: None,
         }
     }
 
@@ -83,6 +101,9 @@ pub enum ServerError {
     /// The store cannot promise durability any more. Nothing was acknowledged after it.
     #[error("the store failed; nothing more is acknowledged")]
     Storage(#[source] StorageError),
+    /// Commands could not find this server.
+    #[error("cannot make control.sock in the store")]
+    Control(#[source] std::io::Error),
     /// The task that tells clients about commits ended.
     #[error("the broadcast ended")]
     Broadcast,

@@ -46,6 +46,8 @@ pub struct Survey<'a> {
     pub condemned: &'a Condemned,
     /// Bytes of every pack file.
     pub packs: &'a BTreeMap<u32, u64>,
+    /// Packs from this one on stay as they are: the last one is being written.
+    pub open: u32,
     /// Now, ms since 1970.
     pub now_ms: u64,
 }
@@ -166,12 +168,17 @@ pub fn plan(
     }
     let stored: u64 = survey.packs.values().map(|len| len.saturating_sub(u64::from(FILE_HEADER))).sum();
     plan.sums.garbage_bytes += stored.saturating_sub(placed_bytes);
-    choose(&mut plan, uses, survey.packs, options);
+    choose(&mut plan, uses, survey.packs.range(..survey.open), options);
     plan
 }
 
 /// Chooses the packs that are worth it.
-fn choose(plan: &mut Plan, mut uses: BTreeMap<u32, Use>, packs: &BTreeMap<u32, u64>, options: &GcOptions) {
+fn choose<'a>(
+    plan: &mut Plan,
+    mut uses: BTreeMap<u32, Use>,
+    packs: impl Iterator<Item = (&'a u32, &'a u64)>,
+    options: &GcOptions,
+) {
     for (number, file_bytes) in packs {
         let used = uses.remove(number).unwrap_or_default();
         let pack = PackPlan {

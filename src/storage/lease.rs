@@ -89,6 +89,7 @@ impl Leases {
     }
 
     /// True when some session relies on the block.
+    #[cfg(test)]
     pub fn is_leased(&self, hash: &BlockHash) -> bool {
         self.sessions.values().any(|lease| lease.everything || lease.blocks.contains(hash))
     }

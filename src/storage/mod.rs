@@ -17,6 +17,7 @@
 //!
 //! This room knows no network and no synced folder.
 
+mod check;
 mod content;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ mod gc;
 mod gone;
 pub mod history;
 mod home;
+mod inspect;
 mod journal;
 mod keeper;
 mod lease;
@@ -34,8 +36,10 @@ mod packs;
 mod pending;
 mod readers;
 mod recover;
+mod scrub;
 mod shared;
 mod sled;
+mod stats;
 mod store;
 mod sweep;
 mod upkeep;
@@ -45,10 +49,13 @@ mod writer;
 #[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod conformance;
 
+pub use check::{CheckOptions, CheckReport, Finding};
 pub use error::StorageError;
 pub use gc::{GcOptions, PackPlan, Sums};
 pub use memory::MemoryStore;
+pub use scrub::ScrubStep;
 pub use shared::Problem;
+pub use stats::{ShareStats, Stats};
 pub use store::{Store, StoreOptions};
 pub use sweep::{GcReport, GcStep};
 pub use upkeep::Brake;

@@ -136,6 +136,11 @@ impl Shared {
         new
     }
 
+    /// Blocks that are damaged or missing.
+    pub fn wanted(&self) -> Vec<BlockHash> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
     /// See [`Leases`].
     pub fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)

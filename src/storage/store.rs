@@ -12,7 +12,10 @@ use super::recover::{self, Recovered};
 use super::shared::{Problem, Recent, Shared};
 use super::sweep::{self, GcReport, GcStep};
 use super::upkeep::{Brake, Upkeep};
+use super::check::{self, CheckOptions, CheckReport};
 use super::gc::GcOptions;
+use super::scrub::{Scrub, ScrubStep};
+use super::stats::{self, Stats};
 use super::writer::{Prepared, Work, Writer};
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, Page, Position,
@@ -83,6 +86,7 @@ pub struct Store {
     readers: Mutex<Option<Readers>>,
     /// Taken by one long job at a time.
     upkeep: Mutex<Option<Upkeep>>,
+    scrub: Mutex<Option<Scrub>>,
 }
 
 #[derive(Debug)]
@@ -164,6 +168,7 @@ impl Store {
             running: Mutex::new(Some(running)),
             readers: Mutex::new(Some(readers)),
             upkeep: Mutex::new(Some(upkeep)),
+            scrub: Mutex::default(),
         }))
     }
 
@@ -229,6 +234,43 @@ impl Store {
         look: &mut dyn FnMut(GcStep) -> Result<()>,
     ) -> Result<GcReport> {
         self.upkeep(|upkeep| sweep::run(upkeep, options, brake, look))
+    }
+
+    /// Looks whether every version is whole and every file is what was written. Blocks for long.
+    ///
+    /// # Errors
+    /// What keeps it from looking. Damage is in the report.
+    pub fn check(&self, options: &CheckOptions, brake: &Brake) -> Result<CheckReport> {
+        self.upkeep(|upkeep| check::run(upkeep, options, brake))
+    }
+
+    /// Counts what is in the store. Blocks for long.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, among others.
+    pub fn stats(&self, brake: &Brake) -> Result<Stats> {
+        self.upkeep(|upkeep| stats::run(upkeep, brake))
+    }
+
+    /// Reads about `bytes_max` bytes again and looks whether they are what was written.
+    ///
+    /// # Errors
+    /// What keeps it from reading. Damage is in the step.
+    pub fn scrub(&self, bytes_max: u64) -> Result<ScrubStep> {
+        self.upkeep(|upkeep| {
+            let mut scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+            scrub.get_or_insert_with(|| Scrub::load(upkeep)).step(upkeep, bytes_max)
+        })
+    }
+
+    /// Blocks that versions need and that are damaged or missing, as far as is known: whoever holds one may put it.
+    pub fn wanted(&self) -> Vec<BlockHash> {
+        self.shared.wanted()
+    }
+
+    /// Bytes of all packs.
+    pub fn packs_bytes(&self) -> u64 {
+        self.upkeep(|upkeep| Ok(upkeep.packs()?.values().sum())).unwrap_or(0)
     }
 
     /// One long job at a time.

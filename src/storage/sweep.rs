@@ -141,9 +141,9 @@ impl Sweep<'_> {
     }
 
     fn plan(&self, marked: &Marked, condemned: &Condemned, now_ms: u64, with_last: bool) -> Result<Plan> {
-        let mut packs = self.upkeep.packs()?;
+        let packs = self.upkeep.packs()?;
         let last = self.upkeep.shared.packs.end().pack;
-        packs.retain(|number, _| *number < last || (with_last && *number == last));
+        let open = if with_last { last.saturating_add(1) } else { last };
         let leased = self.upkeep.shared.leases().all();
         let mut blocks = Vec::new();
         self.upkeep.each_block(&mut |hash, location| {
@@ -151,7 +151,7 @@ impl Sweep<'_> {
                 blocks.push((hash, location));
             }
         })?;
-        let survey = Survey { marked, leased: leased.as_ref(), condemned, packs: &packs, now_ms };
+        let survey = Survey { marked, leased: leased.as_ref(), condemned, packs: &packs, open, now_ms };
         Ok(plan(&survey, blocks, self.options))
     }
 

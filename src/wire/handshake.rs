@@ -21,8 +21,10 @@ pub const PROTO_MAX: u16 = 1;
 pub mod features {
     /// The server opens blocks that are sealed against a base block it holds.
     pub const BASES: u64 = 1;
+    /// The client may be asked for blocks that the store lacks.
+    pub const REPAIR: u64 = 4;
     /// Everything this version knows.
-    pub const KNOWN: u64 = BASES;
+    pub const KNOWN: u64 = BASES | REPAIR;
 }
 
 /// Most extensions in a hello or a welcome.

@@ -200,6 +200,11 @@ pub enum Message {
     },
     /// [S push] Pushes were left out: poll from your position.
     Behind,
+    /// [S push] Blocks of the store are damaged or missing: whoever holds one may put it. Only with the feature `REPAIR`.
+    Wanted {
+        /// 1 ..= `HASHES_PER_REQUEST_MAX`.
+        hashes: Vec<BlockHash>,
+    },
 }
 
 impl Message {
@@ -236,7 +241,7 @@ impl Message {
                 bound(refused.is_sorted_by(|a, b| a.0 < b.0), "order of refusals")?;
                 nodes_ok(nodes.as_deref().unwrap_or_default(), limits::CHANGES_PER_COMMIT_MAX)
             }
-            Self::Have { hashes } => hashes_ok(hashes),
+            Self::Have { hashes } | Self::Wanted { hashes } => hashes_ok(hashes),
             Self::Missing { bitmap } => bitmap.validate(),
             Self::PutBlocks { count } => within(*count, limits::PACK_BLOCKS_MAX, "blocks of a pack"),
             Self::Stored { .. } => Ok(()),
@@ -281,6 +286,7 @@ impl Message {
             Self::Blocks { .. } => "Blocks",
             Self::Changed { .. } => "Changed",
             Self::Behind => "Behind",
+            Self::Wanted { .. } => "Wanted",
         }
     }
 }
