@@ -1,4 +1,5 @@
-//! Garbage collection on a real store: what goes, what stays, and what is there after a crash at each of its steps.
+//! Upkeep of a real store. Garbage collection: what goes, what stays, and what is there after a crash at each of its steps.
+//! Check and scrub: what they find, and what repair adds.
 //!
 //! A copy of the folder of a running store stands for a kill, as in `storage_damage`.
 
@@ -11,7 +12,7 @@ use dropblock::model::{
     BlockHash, Change, FileContent, Kind, Name, NodeId, NodeState, Seq, SessionId, hash,
 };
 use dropblock::storage::{
-    BlockStore, Brake, CommitRequest, GcOptions, GcReport, GcStep, Journal, Problem, ShareId, StorageError,
+    BlockStore, Brake, CheckOptions, CheckReport, CommitRequest, Finding, GcOptions, GcReport, GcStep, Journal, Problem, ShareId, StorageError,
     Store, StoreOptions,
 };
 use std::path::{Path, PathBuf};
@@ -408,4 +409,112 @@ fn a_pack_with_a_damaged_live_block_is_left_as_it_is() {
     let readable: Vec<BlockHash> = live.into_iter().filter(|hash| *hash != bent.hash()).collect();
     assert_eq!(held(&store, &readable), readable.len());
     assert!(held(&store, &dead) > 0);
+}
+
+/// Bends one byte of a block in the packs of a closed store.
+fn bend(path: &Path, bent: &Block) {
+    for entry in std::fs::read_dir(path.join("packs")).unwrap() {
+        let pack = entry.unwrap().path();
+        let mut bytes = std::fs::read(&pack).unwrap();
+        let len = bent.bytes().len();
+        if let Some(at) = bytes.windows(len).position(|window| window == &bent.bytes()[..]) {
+            bytes[at + len / 2] ^= 1;
+            std::fs::write(&pack, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("the block is in no pack");
+}
+
+fn check(store: &Store, options: CheckOptions) -> CheckReport {
+    store.check(&options, &Brake::default()).unwrap()
+}
+
+#[test]
+fn the_scrub_finds_a_flipped_bit_and_goes_on_where_it_was() {
+    let (fixture, _, _) = Fixture::half_garbage(30);
+    fixture.store.close().unwrap();
+    let bent = block(201, 2500);
+    bend(&fixture.path(), &bent);
+    let mut store = open(&fixture.path());
+    let (mut found, mut bytes, mut done) = (Vec::new(), 0, false);
+    let whole = fixture.packs_bytes();
+    for step in 0..2000 {
+        let took = store.scrub(5000).unwrap();
+        assert!(took.bytes < 1_200_000, "a step is small");
+        bytes += took.bytes;
+        found.extend(took.damaged);
+        done |= took.pass_done;
+        if done {
+            break;
+        }
+        if step % 40 == 39 {
+            store.close().unwrap();
+            store = open(&fixture.path());
+        }
+    }
+    assert!(done, "a pass ends although the store is closed again and again");
+    assert_eq!(found, [bent.hash()]);
+    assert!(bytes >= whole * 95 / 100, "{bytes} of {whole}");
+    assert_eq!(store.wanted(), [bent.hash()]);
+    // Whoever has it puts it, and it is no longer wanted.
+    run(store.put_many(vec![seal(&bent)])).unwrap();
+    assert_eq!(store.wanted(), []);
+    assert_eq!(held(&store, &[bent.hash()]), 1);
+}
+
+#[test]
+fn a_check_of_a_whole_store_is_clean_whatever_a_stopped_run_left() {
+    for stop_at in 0..12 {
+        let (fixture, live, _) = Fixture::half_garbage(12);
+        let mut seen = 0;
+        let _ = fixture.store.gc(&AT_ONCE, &Brake::default(), &mut |_| {
+            seen += 1;
+            if seen > stop_at { Err(StorageError::Stopped) } else { Ok(()) }
+        });
+        for quick in [false, true] {
+            let report = check(&fixture.store, CheckOptions { quick, ..CheckOptions::default() });
+            assert_eq!(report.findings, [], "{stop_at}");
+            assert!(report.blocks >= live.len() as u64 && report.contents == 6);
+            assert_eq!(report.bytes == 0, quick);
+        }
+    }
+}
+
+#[test]
+fn repair_takes_an_intact_copy_and_deletes_nothing() {
+    let (fixture, live, _) = Fixture::half_garbage(8);
+    let bent = block(1, 2500);
+    // A first copy is bent and brought again; then the second one is bent, and the first put back as it was.
+    fixture.store.close().unwrap();
+    let pack = fixture.path().join("packs/00000001.pack");
+    let intact = std::fs::read(&pack).unwrap();
+    bend(&fixture.path(), &bent);
+    let store = open(&fixture.path());
+    assert_eq!(check(&store, CheckOptions::default()).wanted, 1);
+    run(store.put_many(vec![seal(&bent)])).unwrap();
+    assert!(!check(&store, CheckOptions::default()).findings.iter().any(|f| matches!(f, Finding::Version { .. })));
+    store.close().unwrap();
+    std::fs::write(&pack, &intact).unwrap();
+    let mut others: Vec<PathBuf> =
+        std::fs::read_dir(fixture.path().join("packs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    others.retain(|path| *path != pack);
+    let second = others
+        .iter()
+        .find(|path| {
+            let bytes = std::fs::read(path).unwrap();
+            bytes.windows(2500).any(|window| window == &bent.bytes()[..])
+        })
+        .unwrap();
+    let mut bytes = std::fs::read(second).unwrap();
+    let at = bytes.windows(2500).position(|window| window == &bent.bytes()[..]).unwrap();
+    bytes[at + 7] ^= 1;
+    std::fs::write(second, &bytes).unwrap();
+    let store = open(&fixture.path());
+    let found = check(&store, CheckOptions::default());
+    assert!(found.findings.iter().any(|finding| matches!(finding, Finding::Version { path, .. } if path == "0")));
+    let repaired = check(&store, CheckOptions { repair: true, ..CheckOptions::default() });
+    assert_eq!(repaired.repaired, 1);
+    assert_eq!(held(&store, &live), live.len());
+    assert!(std::fs::read(second).unwrap() == bytes && std::fs::read(&pack).unwrap() == intact);
 }

@@ -44,7 +44,11 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
         text::count(report.contents, "content", "contents")
     );
     if report.is_clean() {
-        voice.say(&format!("clean: {looked}"));
+        let repaired = match report.repaired {
+            0 => String::new(),
+            n => format!("; {} repaired", text::count(n, "block", "blocks")),
+        };
+        voice.say(&format!("clean: {looked}{repaired}"));
         return Ok(Exit::Ok);
     }
     let mut line = format!("damaged: {} findings ({looked})", report.findings.len() as u64 + report.more);

@@ -6,9 +6,9 @@
 use super::known;
 use super::session::Session;
 use crate::block::pack::Packer;
-use crate::block::{Block, Sealer};
+use crate::block::{Block, SealedBlock, Sealer};
 use crate::folder::Folder;
-use crate::manifest::Builder;
+use crate::manifest::{Builder, ChunkRef};
 use crate::model::{BlockHash, FileContent, RelPath};
 use crate::wire::{Connection, WireError};
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Blocks that wait to be sent.
-const WAITING_MAX: usize = 16;
+/// Blocks held in memory at one time: 16 MiB at most.
+const FOUND_MAX: usize = 64;
 
 /// Looks for blocks among the agreed files, and sends what is found.
 pub(super) fn start(session: &Session<'_>, hashes: Vec<BlockHash>) {
@@ -49,85 +49,87 @@ fn prepare(
         .filter_map(|(id, node)| Some((id, node.state.kind.content().filter(|content| may_hold(content))?)))
         .filter_map(|(id, content)| Some((base.path_of(id)?, content.clone())))
         .collect();
-    send(session.connection.clone(), session.client.folder.clone(), wanted, files)
+    let finder = Finder { folder: session.client.folder.clone(), wanted, files };
+    send(session.connection.clone(), finder)
 }
 
-async fn send(
-    connection: Connection,
-    folder: Arc<Folder>,
-    wanted: HashSet<BlockHash>,
-    files: Vec<(RelPath, FileContent)>,
-) -> Result<(), WireError> {
-    let (sender, mut found) = tokio::sync::mpsc::channel(WAITING_MAX);
-    let reading = tokio::task::spawn_blocking(move || {
-        find(&folder, wanted, &files, |block| sender.blocking_send(block).is_ok());
-    });
-    let (sealer, mut packer, mut sent) = (Sealer::new(1), Packer::default(), 0usize);
-    while let Some(block) = found.recv().await {
-        sent += 1;
-        if let Some(pack) = packer.push(sealer.seal(&block).into_sealed()) {
+async fn send(connection: Connection, mut finder: Finder) -> Result<(), WireError> {
+    let (work, mut sent) = (finder.folder.work(), 0usize);
+    loop {
+        let found = work.beside(move || {
+            let packs = finder.next();
+            (finder, packs)
+        });
+        // A panic there has been told already, and what was found before it is sent.
+        let Ok((same, Some(packs))) = found.await else { break };
+        for pack in packs {
             connection.put(&pack).await?;
+            sent += pack.len();
         }
+        finder = same;
     }
-    let rest = packer.take();
-    if !rest.is_empty() {
-        connection.put(&rest).await?;
-    }
-    // A panic there has been told already, and what was found before it is sent.
-    let _ = reading.await;
     if sent > 0 {
         tracing::info!(blocks = sent, "sent blocks that the server had lost");
     }
     Ok(())
 }
 
-/// Hands out every wanted block once, as long as somebody takes them.
-fn find(
-    folder: &Folder,
-    mut wanted: HashSet<BlockHash>,
-    files: &[(RelPath, FileContent)],
-    mut take: impl FnMut(Block) -> bool,
-) {
-    for (path, content) in files {
-        if wanted.is_empty() {
-            return;
+/// Looks for blocks, file by file.
+struct Finder {
+    folder: Arc<Folder>,
+    wanted: HashSet<BlockHash>,
+    /// Those that were not looked at yet.
+    files: Vec<(RelPath, FileContent)>,
+}
+
+impl Finder {
+    /// Some more blocks, ready to be sent; `None` when there are no more.
+    fn next(&mut self) -> Option<Vec<Vec<SealedBlock>>> {
+        while let Some((path, content)) = self.files.last().filter(|_| !self.wanted.is_empty()).cloned() {
+            let found = self.look_in(&path, &content);
+            for block in &found {
+                self.wanted.remove(&block.hash());
+            }
+            // A file may hold more than was taken at once.
+            if found.len() < FOUND_MAX {
+                self.files.pop();
+            }
+            if !found.is_empty() {
+                let (sealer, mut packer) = (Sealer::new(1), Packer::default());
+                let mut packs: Vec<_> =
+                    found.iter().filter_map(|block| packer.push(sealer.seal(block).into_sealed())).collect();
+                packs.extend(Some(packer.take()).filter(|rest| !rest.is_empty()));
+                return Some(packs);
+            }
         }
-        let Some(chunks) = known::chunks_of(folder, content) else { continue };
+        None
+    }
+
+    fn look_in(&self, path: &RelPath, content: &FileContent) -> Vec<Block> {
+        let Some(chunks) = known::chunks_of(&self.folder, content) else { return Vec::new() };
         let mut builder = Builder::new(content.root.params);
-        let mut nodes = Vec::new();
+        let mut found = Vec::new();
         for chunk in &chunks {
-            match builder.push(chunk.hash, u64::from(chunk.len)) {
-                Ok(more) => nodes.extend(more.into_iter().filter(|node| wanted.contains(&node.hash()))),
-                Err(_) => break,
-            }
+            found.extend(builder.push(chunk.hash, u64::from(chunk.len)).unwrap_or_default());
         }
-        if let Ok((_, last)) = builder.finish() {
-            nodes.extend(last);
+        found.extend(builder.finish().map(|(_, nodes)| nodes).unwrap_or_default());
+        found.retain(|node| self.wanted.contains(&node.hash()));
+        let mut lacking: Vec<&ChunkRef> =
+            chunks.iter().filter(|chunk| self.wanted.contains(&chunk.hash)).collect();
+        lacking.sort_unstable_by_key(|chunk| chunk.hash);
+        lacking.dedup_by_key(|chunk| chunk.hash);
+        if !lacking.is_empty()
+            && let Ok(Some((file, _))) = self.folder.open_file(path)
+        {
+            let blocks = lacking.iter().filter_map(|chunk| {
+                let mut bytes = vec![0; usize::try_from(chunk.len).ok()?];
+                file.read_exact_at(&mut bytes, chunk.offset).ok()?;
+                let block = Block::new(Bytes::from(bytes));
+                (block.hash() == chunk.hash).then_some(block)
+            });
+            found.extend(blocks.take(FOUND_MAX));
         }
-        for node in nodes {
-            if wanted.remove(&node.hash()) && !take(node) {
-                return;
-            }
-        }
-        if !chunks.iter().any(|chunk| wanted.contains(&chunk.hash)) {
-            continue;
-        }
-        let Ok(Some((file, _))) = folder.open_file(path) else { continue };
-        for chunk in &chunks {
-            if !wanted.contains(&chunk.hash) {
-                continue;
-            }
-            let mut bytes = vec![0; usize::try_from(chunk.len).unwrap_or(0)];
-            if file.read_exact_at(&mut bytes, chunk.offset).is_err() {
-                break;
-            }
-            let block = Block::new(Bytes::from(bytes));
-            if block.hash() == chunk.hash {
-                wanted.remove(&chunk.hash);
-                if !take(block) {
-                    return;
-                }
-            }
-        }
+        found.truncate(FOUND_MAX);
+        found
     }
 }

@@ -97,7 +97,7 @@ impl std::fmt::Display for Finding {
 /// What a check found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckReport {
-    /// What is wrong, in order. After a repair: what was wrong.
+    /// What is wrong, in order; with repair: what is left.
     pub findings: Vec<Finding>,
     /// Findings that are not listed.
     pub more: u64,

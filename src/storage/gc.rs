@@ -63,6 +63,8 @@ pub struct PackPlan {
     pub kept_blocks: u64,
     /// Bytes of their records.
     pub kept_bytes: u64,
+    /// Blocks that go.
+    pub ripe_blocks: u64,
 }
 
 impl PackPlan {
@@ -186,6 +188,7 @@ fn choose<'a>(
             file_bytes: *file_bytes,
             kept_blocks: used.kept_blocks,
             kept_bytes: used.kept_bytes,
+            ripe_blocks: used.ripe.len() as u64,
         };
         let goes = pack.freed_bytes().saturating_sub(u64::from(FILE_HEADER));
         let enough = u128::from(goes) * 100 >= u128::from(*file_bytes) * u128::from(options.sparse_percent);

@@ -22,6 +22,9 @@ mod content;
 mod error;
 mod file;
 mod gc;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod gc_tests;
 mod gone;
 pub mod history;
 mod home;

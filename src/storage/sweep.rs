@@ -218,7 +218,7 @@ impl Sweep<'_> {
         report: &mut GcReport,
     ) -> Result<Option<u64>> {
         let upkeep = self.upkeep;
-        let Some(records) = self.records(pack.number)? else { return Ok(None) };
+        let Some(records) = self.records(pack)? else { return Ok(None) };
         let (go, mut stay): (Vec<_>, Vec<_>) = records.into_iter().partition(|(hash, _)| goes.contains(hash));
         let mut since = Instant::now();
         // First what is moved is read, so that a damaged block leaves its pack as it is.
@@ -247,8 +247,10 @@ impl Sweep<'_> {
         Ok(Some(bytes))
     }
 
-    /// The blocks whose place is in this pack; `None` when the pack cannot be read from end to end.
-    fn records(&self, number: u32) -> Result<Option<Vec<(BlockHash, Location)>>> {
+    /// The blocks whose place is in this pack; `None` when damage hides some of them, or what is damaged in it may still
+    /// be looked for.
+    fn records(&self, pack: &PackPlan) -> Result<Option<Vec<(BlockHash, Location)>>> {
+        let number = pack.number;
         let path = self.upkeep.shared.packs.path(number);
         let opened = std::fs::File::open(&path).at("open", &path)?;
         let mut records = Vec::new();
@@ -264,9 +266,11 @@ impl Sweep<'_> {
                 }
                 Step::Gap { .. } => whole = false,
             }
-            Ok(whole)
+            Ok(true)
         })?;
-        Ok(whole.then_some(records))
+        let all = records.len() as u64 == pack.kept_blocks + pack.ripe_blocks;
+        let settled = whole || self.upkeep.shared.wanted().is_empty();
+        Ok((all && settled).then_some(records))
     }
 
     fn is_whole(&self, batch: &[(BlockHash, Location)]) -> Result<bool> {
