@@ -67,6 +67,7 @@ impl Hub {
             allow_mass_delete: false,
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             now: Arc::new(|| "now".to_owned()),
+            dialer: Arc::new(dropblock::wire::TcpDialer),
             seed: [SEED.fetch_add(1, Ordering::Relaxed); 32],
             news: Arc::new(|_| {}),
         };

@@ -12,3 +12,4 @@ pub mod server;
 pub mod storage;
 pub mod tree;
 pub mod wire;
+pub mod work;

@@ -8,7 +8,7 @@ use crate::folder::FolderError;
 use crate::model::counters::Counters;
 use crate::model::limits;
 use crate::model::path::escape;
-use crate::wire::{ErrorCode, WireError};
+use crate::wire::{ErrorCode, TcpDialer, WireError};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +66,7 @@ async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
         allow_mass_delete: args.allow_mass_delete,
         threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8),
         now: Arc::new(|| jiff::Zoned::now().strftime("%Y-%m-%d %H-%M-%S").to_string()),
+        dialer: Arc::new(TcpDialer),
         seed: super::seed()?,
         news: teller(&args, voice, &display, connected),
     };

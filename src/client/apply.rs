@@ -41,7 +41,7 @@ impl Session<'_> {
         let touched = report.touched.clone();
         self.absorb(report);
         let folder = self.client.folder.clone();
-        tokio::task::block_in_place(|| folder.sync_folders(&touched))?;
+        folder.work().here(|| folder.sync_folders(&touched))?;
         self.agree(true)?;
         self.contents(plan).await
     }
@@ -49,14 +49,16 @@ impl Session<'_> {
     fn structure(&self, plan: &Plan) -> Result<Report, FolderError> {
         let client = &*self.client;
         let mut disk = client.cycle.disk(&client.state.base);
-        tokio::task::block_in_place(|| {
-            place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id))
-        })
+        client
+            .folder
+            .work()
+            .here(|| place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id)))
     }
 
     /// Takes in what operations did.
     fn absorb(&mut self, report: Report) {
         for (id, state, stamp) in report.done {
+            tracing::trace!(?id, ?state, "on disk");
             self.client.counters.nodes_received.add(1);
             self.client.progress.add_files(1);
             match stamp {
@@ -66,6 +68,7 @@ impl Session<'_> {
             self.client.cycle.observe(&self.client.state.base, id, state);
         }
         for id in report.left {
+            tracing::trace!(?id, "left");
             let shown = self.shown(id);
             self.left.insert(id, shown);
             self.again = true;
@@ -116,8 +119,7 @@ impl Session<'_> {
                 self.client.config.device_name.clone(),
                 (self.client.config.now)(),
             );
-            under_way =
-                Some(tokio::task::spawn_blocking(move || place::place_all(&folder, ready, &device, &when)));
+            under_way = Some(folder.work().beside(move || place::place_all(&folder, ready, &device, &when)));
         }
         self.join(under_way).await?;
         self.client.progress.start(Phase::Idle, 0, 0);

@@ -16,6 +16,9 @@ impl Session<'_> {
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
             let done = self.connection.commit(batch.clone(), &blocks).await?;
+            for change in &batch {
+                tracing::trace!(?change, seq = ?done.head.seq, "sent");
+            }
             let agreed =
                 self.client.cycle.committed(&self.client.state.base, &batch, &done.refused, done.head.seq);
             self.client.save(agreed, false)?;

@@ -5,16 +5,16 @@
 
 use super::{ClientError, known};
 use crate::block::{Block, SealedBlock, seal};
+use crate::folder::fs::File;
 use crate::folder::stage::{Staged, StagedFile};
 use crate::folder::{Folder, FolderError};
 use crate::manifest::{Builder, ChunkRef, Step, Walker};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, FileContent, NodeId, RelPath, limits};
 use crate::wire::Connection;
+use crate::work::Work;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -143,7 +143,7 @@ impl Fetcher {
         tasks.spawn(async move {
             let hashes = request.iter().map(|(hash, _)| *hash).collect();
             let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
-            blocking(move || {
+            blocking(fetcher.folder.work(), move || {
                 let mut fetched = Vec::new();
                 for ((hash, wanted), sealed) in request.into_iter().zip(blocks) {
                     let block = sealed.as_ref().and_then(|sealed| fetcher.open(sealed, hash));
@@ -227,7 +227,7 @@ impl Fetcher {
     /// A file of many blocks.
     async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
         let (fetcher, source) = (self.clone(), wanted.clone());
-        let (file, reusable) = blocking(move || {
+        let (file, reusable) = blocking(self.folder.work(), move || {
             fetcher.folder.check_room(source.content.size)?;
             let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
             Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
@@ -256,7 +256,7 @@ impl Fetcher {
         }
         let file = large.finish().await?;
         let fetcher = self.clone();
-        blocking(move || {
+        blocking(fetcher.folder.work(), move || {
             known::remember(&fetcher.folder, &wanted.content, &list);
             Ok(file.finish(&fetcher.folder, wanted.exec, wanted.mtime_ns)?)
         })
@@ -302,7 +302,7 @@ impl Large<'_> {
     /// Takes the next chunks: those that are here are copied, the others asked for.
     async fn take(&mut self, chunks: Vec<ChunkRef>) -> Result<(), ClientError> {
         let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
-        let absent = blocking(move || {
+        let absent = blocking(fetcher.folder.work(), move || {
             let there = file.check(chunks.iter().map(|chunk| (chunk.offset, chunk.len, chunk.hash)))?;
             let mut absent = Vec::new();
             for (chunk, there) in chunks.into_iter().zip(there) {
@@ -350,7 +350,7 @@ impl Large<'_> {
         self.tasks.spawn(async move {
             let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
             let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
-            blocking(move || {
+            blocking(fetcher.folder.work(), move || {
                 for (chunk, sealed) in chunks.iter().zip(blocks) {
                     let block = sealed.and_then(|sealed| fetcher.open(&sealed, chunk.hash));
                     let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
@@ -428,9 +428,10 @@ impl Reusable {
 
 /// Runs blocking work on the pool.
 async fn blocking<T: Send + 'static>(
+    place: Work,
     work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
 ) -> Result<T, ClientError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ClientError::Stopped)?
+    place.beside(work).await.map_err(|_| ClientError::Stopped)?
 }
 
 /// Keeps what concerns one file as its result; a lost connection or a full disk concerns all.

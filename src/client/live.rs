@@ -8,8 +8,8 @@ use crate::folder::scan::Scope;
 use crate::folder::watch::{Hint, WATCH_LIMIT_ADVICE, Watcher};
 use crate::wire::{ErrorCode, Pushes};
 use std::future::Future;
-use std::time::{Duration, Instant};
-use tokio::time::MissedTickBehavior;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// The whole folder is looked at again after this long, for what the system does not tell (mmap, other mounts).
 const RESCAN: Duration = Duration::from_secs(60);
@@ -56,7 +56,8 @@ impl Client {
     /// When the folder fails, or the server refuses for good.
     pub async fn run_forever(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
         let trigger = self.trigger.clone();
-        let watcher = Watcher::start(self.folder.path(), move |hint| trigger.hint(hint))?;
+        let watcher =
+            Watcher::start_on(self.folder.disk(), self.folder.path(), move |hint| trigger.hint(hint))?;
         if watcher.is_limited() {
             self.news(News::WatchLimited(WATCH_LIMIT_ADVICE));
         }
@@ -64,6 +65,7 @@ impl Client {
         let mut backoff = Backoff::default();
         loop {
             let lost = tokio::select! {
+                biased;
                 () = &mut shutdown => return Ok(()),
                 ended = self.session(&watcher) => match ended {
                     Ok(never) => match never {},
@@ -79,6 +81,7 @@ impl Client {
             self.news(News::Lost(lost));
             let dice = u64::from_le_bytes(*self.cycle.ids().bytes16().first_chunk().unwrap_or(&[0; 8]));
             tokio::select! {
+                biased;
                 () = &mut shutdown => return Ok(()),
                 () = tokio::time::sleep(backoff.next(dice)) => {}
             }
@@ -138,8 +141,9 @@ impl Client {
                 continue;
             }
             let retry = if failures > FAILURES_TOLD || busy { RETRY_SLOW } else { RETRY };
-            let wake = tokio::time::sleep_until(next_scan.into());
+            let wake = tokio::time::sleep_until(next_scan);
             tokio::select! {
+                biased;
                 () = wake => {}
                 () = tokio::time::sleep(retry), if !settled && !held => {
                     session.client.trigger.hint(Hint::Rescan);
@@ -165,6 +169,7 @@ async fn wait(
     let trigger = session.client.trigger.clone();
     loop {
         tokio::select! {
+            biased;
             push = pushes.next() => match push {
                 Some(push) => if session.take_push(push) { return Ok(()) },
                 None => return Ok(()),
@@ -208,7 +213,8 @@ fn sweep(session: &mut Session<'_>) {
         return;
     }
     let mut names = rescue_names(&client.config);
-    match tokio::task::block_in_place(|| client.folder.sweep_trash(Instant::now(), &mut names)) {
+    let (folder, now) = (&client.folder, client.folder.disk().instant());
+    match folder.work().here(|| folder.sweep_trash(now, &mut names)) {
         Ok(rescued) => {
             for path in rescued {
                 session.client.news(News::Conflict(path.clone()));

@@ -29,10 +29,11 @@ mod upload;
 pub use error::ClientError;
 pub use progress::{Phase, Progress};
 
-use crate::folder::{Folder, FolderError, State, Update};
+use crate::folder::{Disk, Folder, FolderError, State, Update};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, DeviceId, IdSource, Name, NodeId, RelPath};
 use crate::tree::TreeNode;
+use crate::wire::Dial;
 use cycle::{Agreed, Cycle};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -57,6 +58,8 @@ pub struct Config {
     pub threads: usize,
     /// The wall clock as `DATE TIME`, for names only.
     pub now: Arc<dyn Fn() -> String + Send + Sync>,
+    /// How the server is reached.
+    pub dialer: Arc<dyn Dial>,
     /// Random bytes from the system, for ids.
     pub seed: [u8; 32],
     /// Is told what happens.
@@ -127,7 +130,15 @@ pub struct Client {
 impl Client {
     /// Opens the folder (made if absent), loads its state and puts right what an interrupted run left.
     pub fn open(path: &Path, config: Config, now_ns: i64) -> Result<Self, ClientError> {
-        let folder = Arc::new(Folder::open(path, true)?);
+        Self::open_on(Disk::Kernel, path, config, now_ns)
+    }
+
+    /// [`Client::open`] on a disk of choice.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub fn open_on(disk: Disk, path: &Path, config: Config, now_ns: i64) -> Result<Self, ClientError> {
+        let folder = Arc::new(Folder::open_on(disk, path, true)?);
         let (mut state, loaded) = folder.load_state()?;
         if let Some(name) = loaded.set_aside {
             (config.news)(News::StateSetAside(name));

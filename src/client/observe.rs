@@ -47,7 +47,7 @@ impl Session<'_> {
     fn look(&mut self, scope: &Scope) -> Result<Scan, ClientError> {
         let client = &mut *self.client;
         let (folder, state, cycle) = (&client.folder, &client.state, &mut client.cycle);
-        let seen = tokio::task::block_in_place(|| scan(folder, state, scope, cycle.ids()))?;
+        let seen = folder.work().here(|| scan(folder, state, scope, cycle.ids()))?;
         if matches!(scope, Scope::Full) {
             // What is still a problem is found again, and not said again.
             let known: HashSet<String> = std::mem::take(&mut self.client.problems).into_values().collect();

@@ -10,11 +10,13 @@ use crate::folder::{Folder, FolderError, Stamp};
 use crate::manifest::{Builder, ManifestError};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, FileContent, NodeId, RelPath};
+use crate::work::Work;
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Blocks that may wait between the readers and the network; at most 256 KiB each.
@@ -88,16 +90,21 @@ pub fn start(
     counters: &Arc<Counters>,
 ) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(WAITING_BLOCKS_MAX);
+    if folder.work() == Work::Inline {
+        let reader = FileReader::new(folder, counters, Outlet::Kept(RefCell::default()));
+        tokio::spawn(read_inline(reader, jobs, sender));
+        return receiver;
+    }
     let jobs = Arc::new((jobs, AtomicUsize::new(0)));
     for _ in 0..threads.clamp(1, jobs.0.len().max(1)) {
         let (folder, counters, jobs, sender) =
             (folder.clone(), counters.clone(), jobs.clone(), sender.clone());
         tokio::task::spawn_blocking(move || {
-            let mut reader = FileReader { folder, counters, sender, chunks: ChunkReader::new(&V1) };
+            let mut reader = FileReader::new(&folder, &counters, Outlet::Channel(sender));
             let (list, next) = &*jobs;
             while let Some(job) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let outcome = reader.read(job);
-                if reader.sender.blocking_send(Event::Done(job.clone(), outcome)).is_err() {
+                if reader.outlet.send(Event::Done(job.clone(), outcome)).is_err() {
                     return;
                 }
             }
@@ -106,46 +113,104 @@ pub fn start(
     receiver
 }
 
+/// Where a reader hands out: to the network's side of the channel, or kept until the reader lets go of its only thread.
+enum Outlet {
+    Channel(mpsc::Sender<Event>),
+    Kept(RefCell<Vec<Event>>),
+}
+
+impl Outlet {
+    fn send(&self, event: Event) -> Result<(), ReadError> {
+        match self {
+            Self::Channel(sender) => sender.blocking_send(event).map_err(|_| ReadError::Stopped),
+            Self::Kept(events) => {
+                events.borrow_mut().push(event);
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self) -> Vec<Event> {
+        match self {
+            Self::Channel(_) => Vec::new(),
+            Self::Kept(events) => std::mem::take(events.get_mut()),
+        }
+    }
+}
+
+/// What the threads do, as one task: reads and pauses in turn.
+async fn read_inline(mut reader: FileReader, jobs: Vec<Job>, sender: mpsc::Sender<Event>) {
+    for job in jobs {
+        let known = reader.known(&job);
+        let mut outcome = Outcome::Changing;
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                tokio::time::sleep(ATTEMPT_PAUSE).await;
+            }
+            let read = reader.attempt_outcome(&job, &known);
+            for event in reader.outlet.take() {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+            if let Some(read) = read {
+                outcome = read;
+                break;
+            }
+        }
+        if sender.send(Event::Done(job, outcome)).await.is_err() {
+            return;
+        }
+    }
+}
+
 struct FileReader {
     folder: Arc<Folder>,
     counters: Arc<Counters>,
-    sender: mpsc::Sender<Event>,
+    outlet: Outlet,
     chunks: ChunkReader,
 }
 
 impl FileReader {
+    fn new(folder: &Arc<Folder>, counters: &Arc<Counters>, outlet: Outlet) -> Self {
+        let (folder, counters) = (folder.clone(), counters.clone());
+        Self { folder, counters, outlet, chunks: ChunkReader::new(&V1) }
+    }
+
+    fn known(&self, job: &Job) -> HashSet<BlockHash> {
+        job.base.as_ref().and_then(|base| super::known::blocks_of(&self.folder, base)).unwrap_or_default()
+    }
+
     fn read(&mut self, job: &Job) -> Outcome {
-        let known = job
-            .base
-            .as_ref()
-            .and_then(|base| super::known::blocks_of(&self.folder, base))
-            .unwrap_or_default();
+        let known = self.known(job);
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
                 std::thread::sleep(ATTEMPT_PAUSE);
             }
-            match self.attempt(job, &known) {
-                Ok(Some(outcome)) => return outcome,
-                Ok(None) => {}
-                Err(ReadError::Folder(error)) => return Outcome::Unreadable(error),
-                Err(ReadError::Io(error)) => {
-                    return Outcome::Unreadable(self.folder.read_error(&job.path, error));
-                }
-                Err(ReadError::Manifest(_) | ReadError::Stopped) => return Outcome::Changing,
+            if let Some(outcome) = self.attempt_outcome(job, &known) {
+                return outcome;
             }
         }
         Outcome::Changing
     }
 
     /// Reads once. `None` when the file changed meanwhile.
+    fn attempt_outcome(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Option<Outcome> {
+        match self.attempt(job, known) {
+            Ok(outcome) => outcome,
+            Err(ReadError::Folder(error)) => Some(Outcome::Unreadable(error)),
+            Err(ReadError::Io(error)) => Some(Outcome::Unreadable(self.folder.read_error(&job.path, error))),
+            Err(ReadError::Manifest(_) | ReadError::Stopped) => Some(Outcome::Changing),
+        }
+    }
+
     fn attempt(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Result<Option<Outcome>, ReadError> {
         let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
-        let unrested = is_unrested(&before);
+        let unrested = is_unrested(&before, self.folder.disk().now_ns());
         let mut builder = Builder::new(V1.id());
         let mut list = Vec::new();
-        let sender = &self.sender;
-        let hand_out =
-            |block: Block| sender.blocking_send(Event::Block(block)).map_err(|_| ReadError::Stopped);
+        let outlet = &self.outlet;
+        let hand_out = |block: Block| outlet.send(Event::Block(block));
         let read = self.chunks.read(&file, |_, chunk| {
             // With a base most chunks are known: hash first, copy only what is new.
             let new = if known.is_empty() { None } else { Some(BlockHash::of(chunk)) };
@@ -185,10 +250,6 @@ impl FileReader {
 }
 
 /// True when a file changed an instant ago, by the clock that stamps files. A clock that was set back is not waited for.
-fn is_unrested(stamp: &Stamp) -> bool {
-    let changed = Duration::from_nanos(u64::try_from(stamp.ctime_ns).unwrap_or(0));
-    match SystemTime::now().duration_since(UNIX_EPOCH + changed) {
-        Ok(age) => age < UNRESTED,
-        Err(ahead) => ahead.duration() < UNRESTED,
-    }
+fn is_unrested(stamp: &Stamp, now_ns: i64) -> bool {
+    u128::from(now_ns.abs_diff(stamp.ctime_ns)) < UNRESTED.as_nanos()
 }

@@ -7,7 +7,7 @@ use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Update};
 use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
-use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes, tcp};
+use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl<'a> Session<'a> {
     pub(super) async fn open(client: &'a mut Client, once: bool) -> Result<(Self, Pushes), ClientError> {
         let server = client.config.server.clone();
         let (reader, writer) =
-            tcp::dial(server.as_str()).await.map_err(|error| unreachable_or(error, &server))?;
+            client.config.dialer.dial(&server).await.map_err(|error| unreachable_or(error, &server))?;
         let cursor = client.state.cursor.map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
         let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
         let hello =
@@ -182,6 +182,7 @@ impl<'a> Session<'a> {
         let client = &mut *self.client;
         let origin = Origin { device: &client.config.device_name, when: &when };
         let plan = client.cycle.plan(&client.state.base, origin, &client.held);
+        trace(client, &plan);
         for (from, to) in &plan.merge.adopted {
             if let Some(stamp) = client.stamp(*from) {
                 client.looks.remove(from);
@@ -286,9 +287,29 @@ impl<'a> Session<'a> {
         let client = &*self.client;
         let files = client.state.base.iter().filter_map(|(_, node)| node.state.kind.content());
         let keep = files.filter(|content| content.root.level > 0).map(|content| content.root.hash).collect();
-        if let Err(error) = tokio::task::block_in_place(|| client.folder.prune_manifests(&keep)) {
+        let folder = &client.folder;
+        if let Err(error) = folder.work().here(|| folder.prune_manifests(&keep)) {
             tracing::debug!(%error, "chunk lists not pruned");
         }
+    }
+}
+
+/// For whoever wants to know why: what differs, what shall be, and how to get there.
+fn trace(client: &Client, plan: &super::cycle::Plan) {
+    for (id, state) in client.cycle.local() {
+        tracing::trace!(?id, ?state, "here");
+    }
+    for (id, state) in &plan.merge.nodes {
+        tracing::trace!(?id, there = ?client.cycle.remote_state(*id), ?state, "shall be");
+    }
+    for (id, of) in &plan.merge.copies {
+        tracing::trace!(?id, ?of, "copy");
+    }
+    for (from, to) in &plan.merge.adopted {
+        tracing::trace!(?from, ?to, "one node");
+    }
+    for op in &plan.ops {
+        tracing::trace!(?op, "to do");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::folder::Folder;
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, limits};
 use crate::wire::Connection;
+use crate::work::Work;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -51,7 +52,7 @@ pub async fn upload(
         return Ok(Uploaded::default());
     }
     let mut events = read::start(folder, jobs, threads, counters);
-    let mut sender = Sender::new(connection);
+    let mut sender = Sender::new(connection, folder.work());
     let mut files = Vec::new();
     while let Some(event) = events.recv().await {
         match event {
@@ -67,6 +68,7 @@ pub async fn upload(
 
 struct Sender<'a> {
     connection: &'a Connection,
+    work: Work,
     seen: HashSet<BlockHash>,
     waiting: Vec<Block>,
     waiting_bytes: usize,
@@ -76,9 +78,10 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(connection: &'a Connection) -> Self {
+    fn new(connection: &'a Connection, work: Work) -> Self {
         Self {
             connection,
+            work,
             seen: HashSet::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -112,7 +115,7 @@ impl<'a> Sender<'a> {
         }
         let blocks = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
-        self.batches.spawn(send(self.connection.clone(), blocks));
+        self.batches.spawn(send(self.connection.clone(), self.work, blocks));
         Ok(())
     }
 
@@ -141,14 +144,14 @@ impl<'a> Sender<'a> {
 }
 
 /// Asks which blocks the server lacks, and sends those.
-async fn send(connection: Connection, blocks: Vec<Block>) -> Result<(), ClientError> {
+async fn send(connection: Connection, work: Work, blocks: Vec<Block>) -> Result<(), ClientError> {
     let missing = connection.missing(blocks.iter().map(Block::hash).collect()).await?;
     let lacking: Vec<Block> =
         blocks.into_iter().zip(missing).filter(|(_, lacks)| *lacks).map(|(block, _)| block).collect();
     if lacking.is_empty() {
         return Ok(());
     }
-    let packs = tokio::task::spawn_blocking(move || {
+    let packs = work.beside(move || {
         let (sealer, mut packer) = (Sealer::new(SEAL_LEVEL), Packer::default());
         let mut packs: Vec<_> =
             lacking.iter().filter_map(|block| packer.push(sealer.seal(block).into_sealed())).collect();

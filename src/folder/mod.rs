@@ -17,10 +17,13 @@
 //! ```
 
 pub mod apply;
+pub mod disk;
 pub mod error;
 pub mod fs;
+mod kernel;
 pub mod manifests;
 mod matching;
+pub mod memory;
 pub mod meta;
 mod names;
 pub mod recover;
@@ -35,15 +38,17 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use disk::Disk;
 pub use error::{FolderError, ShownPath};
+pub use memory::MemoryDisk;
 pub use meta::{EntryKind, Identity, Meta, Stamp};
 pub use names::rescue_name;
 pub use state::{Batch, Cursor, State, Update};
 
 use crate::model::path::PRIVATE_DIR;
 use crate::model::{Name, RelPath};
-use fs::Dir;
-use std::fs::File;
+use crate::work::Work;
+use fs::{Dir, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -59,6 +64,7 @@ const PRIVATE_FILE_MODE: u32 = 0o600;
 /// A folder that is open for syncing, locked against a second client.
 #[derive(Debug)]
 pub struct Folder {
+    disk: Disk,
     /// Absolute, without symlinks.
     path: PathBuf,
     root: Dir,
@@ -71,7 +77,7 @@ pub struct Folder {
     is_new: bool,
     waiting: Mutex<Vec<trash::Waiting>>,
     /// Held for as long as the folder is open.
-    _lock: File,
+    _lock: fs::Lock,
 }
 
 impl Folder {
@@ -80,20 +86,28 @@ impl Folder {
     /// # Errors
     /// Each cause has its own variant; nothing is left behind by a refusal except perhaps the empty folder.
     pub fn open(path: &Path, create: bool) -> Result<Self, FolderError> {
-        let path = find_or_make(path, create)?;
+        Self::open_on(Disk::Kernel, path, create)
+    }
+
+    /// [`Folder::open`] on a disk of choice.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn open_on(disk: Disk, path: &Path, create: bool) -> Result<Self, FolderError> {
+        let path = find_or_make(&disk, path, create)?;
         let fail = |action| {
             let shown = ShownPath::from(path.as_path());
             move |error| FolderError::from_io(action, shown, error)
         };
-        let root = Dir::open_root(&path).map_err(fail("open"))?;
+        let root = disk.open_root(&path).map_err(fail("open"))?;
         let (private, is_new) = open_private(&path, &root)?;
         let private_path = path.join(PRIVATE_DIR);
         let lock = private
             .append_file(&names::own("lock").map_err(fail("open"))?, PRIVATE_FILE_MODE)
             .map_err(|error| FolderError::from_io("lock", private_path.as_path(), error))?;
-        if !fs::try_lock(&lock).map_err(fail("lock"))? {
+        let Some(lock) = fs::Lock::try_take(lock).map_err(fail("lock"))? else {
             return Err(FolderError::Locked { path: ShownPath::from(path.as_path()) });
-        }
+        };
         check_version(&private_path, &private)?;
         let sub = |name: &str| {
             open_or_make(&private, name)
@@ -103,6 +117,7 @@ impl Folder {
         let root_meta = root.own_meta().map_err(fail("look at"))?;
         let private_meta = private.own_meta().map_err(fail("look at"))?;
         Ok(Self {
+            disk,
             path,
             root,
             private,
@@ -122,6 +137,16 @@ impl Folder {
         &self.path
     }
 
+    /// The disk it is on, whose clock stamps its files.
+    pub const fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Where blocking work on it runs.
+    pub const fn work(&self) -> Work {
+        self.disk.work()
+    }
+
     /// True when the private part was made by this call of [`Folder::open`]: a first sync.
     pub const fn is_new(&self) -> bool {
         self.is_new
@@ -137,7 +162,7 @@ impl Folder {
             meta.device == known.device && meta.stamp.identity() == known.stamp.identity()
         };
         let still_there = || -> io::Result<bool> {
-            let root = Dir::open_root(&self.path)?;
+            let root = self.disk.open_root(&self.path)?;
             let private = root.meta(&names::own(PRIVATE_DIR)?)?;
             Ok(same(&root.own_meta()?, &self.root_meta) && same(&private, &self.private_meta))
         };
@@ -218,13 +243,13 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || fs::is_loop(error)
 }
 
-fn find_or_make(path: &Path, create: bool) -> Result<PathBuf, FolderError> {
+fn find_or_make(disk: &Disk, path: &Path, create: bool) -> Result<PathBuf, FolderError> {
     let fail = |error| FolderError::from_io("open", path, error);
-    match std::fs::metadata(path) {
-        Ok(meta) if !meta.is_dir() => return Err(FolderError::NotAFolder { path: path.into() }),
-        Ok(_) => {}
+    match disk.is_folder(path) {
+        Ok(false) => return Err(FolderError::NotAFolder { path: path.into() }),
+        Ok(true) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-            std::fs::create_dir(path).map_err(|error| match error.kind() {
+            disk.make_folder(path).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
                     FolderError::NotFound { path: path.parent().unwrap_or(path).into() }
                 }
@@ -239,7 +264,7 @@ fn find_or_make(path: &Path, create: bool) -> Result<PathBuf, FolderError> {
             });
         }
     }
-    path.canonicalize().map_err(fail)
+    disk.canonical(path).map_err(fail)
 }
 
 fn open_private(path: &Path, root: &Dir) -> Result<(Dir, bool), FolderError> {

@@ -6,14 +6,13 @@
 //!
 //! [`Folder::place`]: super::Folder::place
 
+use super::fs::{self, File};
 use super::meta::with_exec;
 use super::names::StageName;
-use super::{EntryKind, Folder, FolderError, Meta, Stamp, fs};
+use super::{EntryKind, Folder, FolderError, Meta, Stamp};
 use crate::model::path::PRIVATE_DIR;
 use crate::model::{BlockHash, FileContent, Name, NodeId};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 /// Runs of zeros of this size and alignment become holes, bytes.

@@ -11,14 +11,13 @@
 //! u32 LE length and bincode. A batch counts only when its last record is whole. What can follow the last whole batch
 //! after a crash is a part of one batch; it is cut. Anything else that does not parse is damage.
 
-use super::fs::Dir;
+use super::fs::{Dir, File};
 use super::{Cursor, FolderError, PRIVATE_FILE_MODE, STATE_VERSION, ShownPath, Stamp, State, Update, names};
 use crate::model::codec::{self, CodecError};
 use crate::model::record::{self, Parsed};
 use crate::model::{DeviceId, NodeId, NodeState, Seq, StoreId};
 use crate::tree::TreeNode;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -226,7 +225,7 @@ impl StateLog {
     /// Opens the log for appending after its first `bytes`; what follows them is cut.
     pub fn open(private: &Dir, path: PathBuf, bytes: u64, updates: usize) -> io::Result<Self> {
         let file = private.append_file(&names::own("state")?, PRIVATE_FILE_MODE)?;
-        if file.metadata()?.len() != bytes {
+        if super::fs::meta_of_file(&file)?.stamp.size != bytes {
             file.set_len(bytes)?;
             file.sync_data()?;
         }

@@ -10,7 +10,7 @@ use super::{Folder, FolderError, Stamp};
 use crate::model::{Name, NodeId, RelPath};
 use std::io;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How long a file stays at least.
 pub const TRASH_WAIT: Duration = Duration::from_secs(2);
@@ -93,9 +93,10 @@ impl Folder {
     /// Takes note of a file in the trash that must be looked at again.
     pub(super) fn watch_trash(&self, name: Name, path: RelPath) -> io::Result<()> {
         let stamp = self.trash.meta(&name)?.stamp;
-        let now = Instant::now();
+        let now = self.disk.instant();
         // What an earlier run left has waited already.
-        let since = if is_old(&stamp) { now.checked_sub(TRASH_WAIT).unwrap_or(now) } else { now };
+        let since =
+            if is_old(&stamp, self.disk.now_ns()) { now.checked_sub(TRASH_WAIT).unwrap_or(now) } else { now };
         self.waiting().push(Waiting { name, path, stamp, since });
         Ok(())
     }
@@ -152,7 +153,7 @@ pub(super) fn move_beside(
 }
 
 /// True when a file came into the trash longer than [`TRASH_WAIT`] ago (the rename set its change time).
-fn is_old(stamp: &Stamp) -> bool {
-    let came = Duration::from_nanos(u64::try_from(stamp.ctime_ns).unwrap_or(0));
-    SystemTime::now().duration_since(UNIX_EPOCH + came).is_ok_and(|age| age >= TRASH_WAIT)
+fn is_old(stamp: &Stamp, now_ns: i64) -> bool {
+    let age_ns = now_ns.saturating_sub(stamp.ctime_ns.max(0));
+    u128::try_from(age_ns).is_ok_and(|age_ns| age_ns >= TRASH_WAIT.as_nanos())
 }

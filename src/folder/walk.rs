@@ -8,6 +8,7 @@ use super::fs::Dir;
 use super::scan::{Cause, Problem};
 use super::{EntryKind, Folder, FolderError, Identity, Meta, Stamp, State};
 use crate::model::{Name, NodeId, RelPath, limits};
+use crate::work::Work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -197,6 +198,10 @@ impl Walk<'_> {
             self.step();
         }
         if self.lock().tasks.is_empty() {
+            return;
+        }
+        if self.folder.work() == Work::Inline {
+            while self.step() {}
             return;
         }
         std::thread::scope(|scope| {

@@ -7,7 +7,7 @@
 //! filesystem, folders beyond `PATH_MAX`) is left to the periodic full scan of the client.
 
 use super::fs::Dir;
-use super::{EntryKind, FolderError, is_absent};
+use super::{Disk, EntryKind, FolderError, is_absent};
 use crate::model::path::PRIVATE_DIR;
 use crate::model::{Name, RelPath};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
@@ -44,9 +44,15 @@ pub enum Hint {
 /// A running watch. Stops when dropped.
 #[derive(Debug)]
 pub struct Watcher {
+    /// `None` for a disk in memory, which reports by itself.
+    _inotify: Option<Inotify>,
+    limited: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Inotify {
     jobs: Sender<Job>,
     thread: Option<JoinHandle<()>>,
-    limited: Arc<AtomicBool>,
 }
 
 enum Job {
@@ -66,6 +72,28 @@ impl Watcher {
     /// # Errors
     /// The system has no watches at all. Too few of them is no error: see [`Watcher::is_limited`].
     pub fn start(root: &Path, on_event: impl Fn(Hint) + Send + 'static) -> Result<Self, FolderError> {
+        Self::start_kernel(root, Arc::new(Mutex::new(on_event)))
+    }
+
+    /// [`Watcher::start`] for a folder on a disk of choice.
+    ///
+    /// # Errors
+    /// As [`Watcher::start`].
+    pub fn start_on(
+        disk: &Disk,
+        root: &Path,
+        on_event: impl Fn(Hint) + Send + Sync + 'static,
+    ) -> Result<Self, FolderError> {
+        match disk {
+            Disk::Kernel => Self::start(root, on_event),
+            Disk::Memory(disk) => {
+                disk.watch(Arc::new(on_event));
+                Ok(Self { _inotify: None, limited: Arc::default() })
+            }
+        }
+    }
+
+    fn start_kernel(root: &Path, report: Report) -> Result<Self, FolderError> {
         let failed = |error: notify::Error| {
             let source = match error.kind {
                 ErrorKind::Io(source) => source,
@@ -73,7 +101,6 @@ impl Watcher {
             };
             FolderError::from_io("watch", root, source)
         };
-        let report: Report = Arc::new(Mutex::new(on_event));
         let (jobs, inbox) = channel();
         let handler = {
             let (root, report, jobs) = (root.to_owned(), Arc::clone(&report), jobs.clone());
@@ -90,7 +117,7 @@ impl Watcher {
             .name("folder-watch".into())
             .spawn(move || settler.run(&inbox))
             .map_err(|error| FolderError::from_io("watch", root, error))?;
-        Ok(Self { jobs, thread: Some(thread), limited })
+        Ok(Self { _inotify: Some(Inotify { jobs, thread: Some(thread) }), limited })
     }
 
     /// True when some folders are not watched because a limit was reached: scan periodically, and show
@@ -100,7 +127,7 @@ impl Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl Drop for Inotify {
     fn drop(&mut self) {
         let _ = self.jobs.send(Job::Stop);
         if let Some(thread) = self.thread.take() {

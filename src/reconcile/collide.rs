@@ -178,7 +178,7 @@ impl Merger<'_> {
         let new_here = self.remote.state(loser).is_none() && self.merged.base().get(loser).is_none();
         if new_here
             && !self.copies.contains_key(&loser)
-            && self.has_copy(state.parent, &state.name, &state.kind)
+            && self.has_copy(loser, state.parent, &state.name, &state.kind)
         {
             self.put(loser, None);
             return;

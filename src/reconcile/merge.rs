@@ -156,7 +156,7 @@ impl<'a> Merger<'a> {
             else {
                 continue;
             };
-            if self.has_copy(merged.parent, &merged.name, &local.kind) {
+            if self.has_copy(id, merged.parent, &merged.name, &local.kind) {
                 continue;
             }
             let copy = ids.node();
@@ -177,8 +177,8 @@ impl<'a> Merger<'a> {
         super::conflict_name(original, self.origin.device, self.origin.when, &taken)
     }
 
-    /// True when a conflict copy of `original` with the same bytes stands beside it already.
-    pub(super) fn has_copy(&self, parent: NodeId, original: &Name, kind: &Kind) -> bool {
+    /// True when a conflict copy of `original` with the same bytes, and which is not `id` itself, stands beside it already.
+    pub(super) fn has_copy(&self, id: NodeId, parent: NodeId, original: &Name, kind: &Kind) -> bool {
         let bare = super::names::original_of(original).unwrap_or_else(|| original.as_bytes().to_vec());
         let mut lists = self.copies_in.borrow_mut();
         // Copies made by this merge are of other files, so a list of what was there is enough.
@@ -188,12 +188,10 @@ impl<'a> Merger<'a> {
             };
             self.merged.children(parent).into_iter().filter(is_copy).collect()
         });
-        list.iter().filter_map(|id| self.merged.state(*id)).filter(|state| state.parent == parent).any(
-            |state| {
-                state.kind.same_content(kind)
-                    && super::names::original_of(&state.name).as_ref() == Some(&bare)
-            },
-        )
+        let others = list.iter().filter(|other| **other != id).filter_map(|other| self.merged.state(*other));
+        others.filter(|state| state.parent == parent).any(|state| {
+            state.kind.same_content(kind) && super::names::original_of(&state.name).as_ref() == Some(&bare)
+        })
     }
 }
 

@@ -5,9 +5,13 @@ use crate::model::IdSource;
 use crate::storage::{BlockStore, Journal};
 use crate::wire::{ErrorCode, FrameReader, FrameWriter, tcp};
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
@@ -17,12 +21,51 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 /// Refusals of a full server that may linger at one time; beyond, a connection is dropped without a word.
 const REFUSALS_MAX: usize = 64;
 
+/// A stream that came in.
+#[derive(Debug)]
+pub struct Accepted<R, W> {
+    /// Who it is.
+    pub peer: SocketAddr,
+    /// What the peer sends.
+    pub reader: R,
+    /// To the peer.
+    pub writer: W,
+}
+
+/// Where streams come in.
+pub trait Accept: Send {
+    /// The half that is read.
+    type Reader: AsyncRead + Send + Unpin + 'static;
+    /// The half that is written.
+    type Writer: AsyncWrite + Send + Unpin + 'static;
+
+    /// The next stream; `None` for one that is gone already.
+    ///
+    /// # Cancel safety
+    /// Safe: no stream is lost.
+    fn accept(
+        &mut self,
+    ) -> impl Future<Output = io::Result<Option<Accepted<Self::Reader, Self::Writer>>>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Reader = OwnedReadHalf;
+    type Writer = OwnedWriteHalf;
+
+    async fn accept(&mut self) -> io::Result<Option<Accepted<OwnedReadHalf, OwnedWriteHalf>>> {
+        let (stream, _) = Self::accept(self).await?;
+        // A peer that has gone already has no address and no session.
+        let Ok(peer) = stream.peer_addr() else { return Ok(None) };
+        Ok(tcp::split(stream).ok().map(|(reader, writer)| Accepted { peer, reader, writer }))
+    }
+}
+
 /// Serves until `shutdown` completes, then finishes what is under way and comes back within a few seconds.
 ///
 /// # Errors
 /// When the store cannot promise durability any more: at once, with nothing further acknowledged.
-pub async fn run(
-    listener: TcpListener,
+pub async fn run<L: Accept>(
+    mut listener: L,
     blocks: Arc<dyn BlockStore>,
     journal: Arc<dyn Journal>,
     config: Config,
@@ -67,7 +110,8 @@ pub async fn run(
             }
             Some(ended) = sessions.join_next() => log_panic(ended.err()),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match connections.clone().try_acquire_owned() {
+                Ok(None) => {}
+                Ok(Some(stream)) => match connections.clone().try_acquire_owned() {
                     Ok(permit) => drop(sessions.spawn(serve(server.clone(), stream, permit))),
                     Err(_) => if let Ok(permit) = refusals.clone().try_acquire_owned() {
                         sessions.spawn(turn_away(server.clone(), stream, permit));
@@ -103,17 +147,23 @@ pub async fn run(
     failed.try_recv().map_or(Ok(()), |error| Err(ServerError::Storage(error)))
 }
 
-async fn serve(server: Arc<Server>, stream: TcpStream, _connection: OwnedSemaphorePermit) {
-    // A peer that has gone already has no address and no session.
-    let Ok(peer) = stream.peer_addr() else { return };
-    let Ok((reader, writer)) = tcp::split(stream) else { return };
+async fn serve<R, W>(server: Arc<Server>, stream: Accepted<R, W>, _connection: OwnedSemaphorePermit)
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let Accepted { peer, reader, writer } = stream;
     session::run(server, peer, reader, writer).await;
 }
 
 /// Tells a client that the server is full.
-async fn turn_away(server: Arc<Server>, stream: TcpStream, _refusal: OwnedSemaphorePermit) {
+async fn turn_away<R, W>(server: Arc<Server>, stream: Accepted<R, W>, _refusal: OwnedSemaphorePermit)
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
     warn!(connections_max = server.config.connections_max, "too many connections");
-    let Ok((reader, writer)) = tcp::split(stream) else { return };
+    let Accepted { reader, writer, .. } = stream;
     let counters = &server.config.counters;
     let mut reader = FrameReader::new(reader, counters.clone());
     let mut writer = FrameWriter::new(writer, counters.clone());

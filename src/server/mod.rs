@@ -18,12 +18,13 @@ mod requests;
 mod scrub;
 mod session;
 
-pub use listen::run;
+pub use listen::{Accept, Accepted, run};
 
 use crate::model::counters::Counters;
 use crate::model::{IdSource, SessionId, StoreId};
 use crate::storage::{BlockStore, Journal, StorageError, Store};
 use crate::wire::{self, ServerLimits};
+use crate::work::Work;
 use broadcast::Registry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +51,8 @@ pub struct Config {
     pub pushes_max: usize,
     /// Bytes of pushes that may wait for one client.
     pub push_bytes_max: usize,
+    /// Where hashing and decompression run.
+    pub work: Work,
     /// Where work is counted.
     pub counters: Arc<Counters>,
     /// The store, for what is done to it beside serving: scrub, repair, commands of its owner. `None`: nothing is.
@@ -80,6 +83,7 @@ impl Config {
             in_flight_bytes_max: 16 * 1024 * 1024,
             pushes_max: 1024,
             push_bytes_max: 8 * 1024 * 1024,
+            work: Work::Threads,
             counters: Arc::default(),
             tended: None,
         }

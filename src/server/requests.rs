@@ -184,7 +184,7 @@ pub async fn verify(server: &Server, sealed: Vec<SealedBlock>) -> Result<Vec<Ver
         return verify_here(sealed, &bases);
     }
     let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
-    match tokio::task::spawn_blocking(move || verify_here(sealed, &bases)).await {
+    match server.config.work.beside(move || verify_here(sealed, &bases)).await {
         Ok(verified) => verified,
         Err(_) => Err(Fault::Request(ErrorCode::Internal, "a block could not be checked")),
     }

@@ -3,7 +3,6 @@
 use super::error::{At, StorageError};
 use super::{Result, file};
 use crate::model::StoreId;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Version of the store as a whole, in `store.toml`.
@@ -24,7 +23,7 @@ pub struct Home {
     /// From `store.toml`.
     pub id: StoreId,
     /// Held as long as the store is open.
-    _lock: File,
+    _lock: file::Lock,
 }
 
 impl Home {
@@ -37,9 +36,9 @@ impl Home {
         file::make_dir(path).at("make", path)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = file::open_or_create(&lock_path).at("open", &lock_path)?;
-        if !file::try_lock(&lock).at("lock", &lock_path)? {
+        let Some(lock) = file::Lock::try_take(lock).at("lock", &lock_path)? else {
             return Err(StorageError::Locked(path.to_owned()));
-        }
+        };
         for name in ["journal", "packs"] {
             let folder = path.join(name);
             file::make_dir(&folder).at("make", &folder)?;

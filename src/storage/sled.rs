@@ -42,6 +42,9 @@ use std::time::Duration;
 const LEAF_FANOUT: usize = 64;
 /// Bytes of leaves that sled keeps in memory.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// How often, and after what pause, sled's files are tried again while a process that ends still holds them.
+const FREE_ATTEMPTS: u32 = 200;
+const FREE_PAUSE: Duration = Duration::from_millis(10);
 /// Ten years: the flusher exists so that dropping a handle does not flush, not to do anything.
 const NEVER_MS: usize = 10 * 365 * 86_400_000;
 /// An index up to this size is read as a whole when it is opened, bytes on disk: about 300,000 blocks, some 0.3 s.
@@ -124,6 +127,18 @@ fn node_id(bytes: &[u8]) -> io::Result<NodeId> {
     broken(bytes.try_into().ok()).map(NodeId::from_bytes)
 }
 
+/// Opens sled's files. Nobody else may have them, as the store is locked; but a process that is being started or killed
+/// holds a copy of a descriptor, and sled's own lock with it, for an instant. That is no reason to rebuild the index.
+fn open_when_free(config: &::sled::Config) -> io::Result<::sled::Db<LEAF_FANOUT>> {
+    for _ in 0..FREE_ATTEMPTS {
+        match config.open::<LEAF_FANOUT>() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(FREE_PAUSE),
+            other => return other,
+        }
+    }
+    config.open::<LEAF_FANOUT>()
+}
+
 impl Index {
     /// Opens or makes the index in `path`, and reads its checkpoint (the default in a new one). A damaged file can send
     /// sled into an endless loop: after `patience` this gives up, and the thread that hangs is left behind.
@@ -152,7 +167,7 @@ impl Index {
         super::file::make_dir(path)?;
         let config =
             ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
-        let db = config.open::<LEAF_FANOUT>()?;
+        let db = open_when_free(&config)?;
         let index = Self {
             blocks: db.open_tree("blocks")?,
             nodes: db.open_tree("nodes")?,

@@ -26,3 +26,4 @@ pub use frame::{EncodedFrame, Frame, FrameReader, FrameWriter};
 pub use handshake::{Auth, Hello, ServerLimits, Welcome};
 pub use message::{Head, Message, Position};
 pub use reply::{Changes, Committed, Want, WantPart};
+pub use tcp::{Dial, TcpDialer};

@@ -1,13 +1,40 @@
 //! TCP: the one transport so far. TLS will wrap the halves that come from here.
 
 use super::error::WireError;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 
 /// A connection attempt per address takes at most this long.
 pub const DIAL_MS_MAX: u64 = 5_000;
+
+/// The two halves of a stream, wherever it leads.
+pub type Stream = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+/// What [`Dial::dial`] returns.
+pub type Dialing<'a> = Pin<Box<dyn Future<Output = Result<Stream, WireError>> + Send + 'a>>;
+
+/// Reaches a server.
+pub trait Dial: Send + Sync {
+    /// Connects to an address.
+    fn dial<'a>(&'a self, address: &'a str) -> Dialing<'a>;
+}
+
+/// Reaches a server over TCP.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpDialer;
+
+impl Dial for TcpDialer {
+    fn dial<'a>(&'a self, address: &'a str) -> Dialing<'a> {
+        Box::pin(async move {
+            let (reader, writer) = dial(address).await?;
+            Ok((Box::new(reader) as Box<_>, Box::new(writer) as Box<_>))
+        })
+    }
+}
 
 /// Connects to the first address that answers.
 ///

@@ -72,6 +72,15 @@ fn r68_bytes_that_stand_beside_as_a_copy_already_make_no_other() {
 }
 
 #[test]
+fn r68_a_file_with_the_name_of_a_copy_is_not_its_own_copy() {
+    case("", "a{x}=2", "a{x}/").becomes("a{pc}=2 a{x}/");
+    case("", "a{x}=2", "a{x}=3").becomes("a{pc}=2 a{x}=3");
+    // Of two that hold the same, one stays.
+    case("", "a{x}=2 a{y}=2", "a{x}/ a{y}/").becomes("a{pc}=2 a{x}/ a{y}/");
+    case("", "a{x}=2 a{y}=2", "a{x}/").becomes("a{x}/ a{y}=2");
+}
+
+#[test]
 fn r69_every_device_keeps_its_bytes_and_all_have_all_of_them() {
     let mut share = Share::new("a=0", &["x", "y", "z"]);
     share.act(0, "a=1").act(1, "a=2").act(2, "a=3");

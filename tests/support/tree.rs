@@ -144,7 +144,7 @@ pub fn show(bytes: &[u8]) -> String {
 
 fn walk(dir: &Path, prefix: &mut Vec<u8>, items: &mut BTreeMap<Vec<u8>, Item>) -> io::Result<()> {
     let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !prefix.is_empty() => return Ok(()),
+        Err(e) if is_absent(&e) && !prefix.is_empty() => return Ok(()),
         other => other?,
     };
     for entry in entries {
@@ -166,12 +166,18 @@ fn walk(dir: &Path, prefix: &mut Vec<u8>, items: &mut BTreeMap<Vec<u8>, Item>) -
                     walk(&path, prefix, items)?;
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if is_absent(&e) => {}
             Err(e) => return Err(e),
         }
         prefix.truncate(before);
     }
     Ok(())
+}
+
+/// It vanished, or became something else, since it was listed.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory | InvalidInput)
 }
 
 /// One entry, links not followed.

@@ -251,7 +251,7 @@ fn nothing_is_placed_through_a_symlink_however_it_came_there() {
     symlink(out.join("f"), world.path("f")).unwrap();
     let id = world.ids.node();
     let staged = world.staged(id, b"new");
-    let victim = Stamp { ..world.folder.stamp_of(&fs::File::open(out.join("f")).unwrap()).unwrap() };
+    let victim = Stamp { ..world.folder.stamp_of(&fs::File::open(out.join("f")).unwrap().into()).unwrap() };
     let folder = &world.folder;
     assert_eq!(folder.place(&staged, &rel("d/f"), None, &mut beside).unwrap(), Outcome::Raced);
     assert_eq!(folder.place(&staged, &rel("d/f"), Some(&victim), &mut beside).unwrap(), Outcome::Raced);
