@@ -8,12 +8,10 @@
 
 use dropblock::block::{Block, Sealer, VerifiedBlock};
 use dropblock::manifest::Builder;
-use dropblock::model::{
-    BlockHash, Change, FileContent, Kind, Name, NodeId, NodeState, Seq, SessionId, hash,
-};
+use dropblock::model::{BlockHash, Change, FileContent, Kind, Name, NodeId, NodeState, Seq, SessionId, hash};
 use dropblock::storage::{
-    BlockStore, Brake, CheckOptions, CheckReport, CommitRequest, Finding, GcOptions, GcReport, GcStep, Journal, Problem, ShareId, StorageError,
-    Store, StoreOptions,
+    BlockStore, Brake, CheckOptions, CheckReport, CommitRequest, Finding, GcOptions, GcReport, GcStep,
+    Journal, Problem, ShareId, StorageError, Store, StoreOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,8 +36,7 @@ fn options() -> StoreOptions {
 }
 
 /// Nothing is kept for history, nothing waits.
-const AT_ONCE: GcOptions =
-    GcOptions { grace_ms: 0, sparse_percent: 25, dry_run: false, gentle: false };
+const AT_ONCE: GcOptions = GcOptions { grace_ms: 0, sparse_percent: 25, dry_run: false, gentle: false };
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
@@ -91,13 +88,25 @@ impl Fixture {
         self.folder.path().join("store")
     }
 
-    fn write(&self, file: u64, base: u64, content: FileContent, blocks: &[Block]) -> Result<u64, StorageError> {
+    fn write(
+        &self,
+        file: u64,
+        base: u64,
+        content: FileContent,
+        blocks: &[Block],
+    ) -> Result<u64, StorageError> {
         let kind = Kind::File { content, mtime_ns: 0, exec: false };
         let name = Name::new(file.to_string().as_bytes()).unwrap();
         self.change(file, base, Some(NodeState { parent: NodeId::ROOT, name, kind }), blocks)
     }
 
-    fn change(&self, file: u64, base: u64, state: Option<NodeState>, blocks: &[Block]) -> Result<u64, StorageError> {
+    fn change(
+        &self,
+        file: u64,
+        base: u64,
+        state: Option<NodeState>,
+        blocks: &[Block],
+    ) -> Result<u64, StorageError> {
         let changes = vec![Change { id: id(file), base: Seq(base), state }];
         let request = CommitRequest {
             share: self.share,
@@ -203,7 +212,9 @@ fn a_dry_run_shows_the_plan_and_changes_nothing() {
     };
     let before = picture(&fixture.path());
     let plan = fixture.gc(GcOptions { dry_run: true, ..AT_ONCE });
-    assert!(plan.sums.freed_bytes > 0 && plan.sums.garbage_blocks == dead.len() as u64 && !plan.packs.is_empty());
+    assert!(
+        plan.sums.freed_bytes > 0 && plan.sums.garbage_blocks == dead.len() as u64 && !plan.packs.is_empty()
+    );
     assert_eq!((plan.deleted_blocks, plan.removed_packs, plan.freed_bytes), (0, 0, 0));
     assert!(picture(&fixture.path()) == before);
     assert_eq!(held(&fixture.store, &dead), dead.len());
@@ -269,9 +280,10 @@ fn a_kill_at_any_step_of_a_run_loses_no_live_block() {
                 std::fs::remove_dir_all(killed.join("db")).unwrap();
             }
             let store = open(&killed);
-            let bad = store.problems().into_iter().find(|problem| {
-                !matches!(problem, Problem::RebuiltIndex { .. } | Problem::CutTail { .. })
-            });
+            let bad = store
+                .problems()
+                .into_iter()
+                .find(|problem| !matches!(problem, Problem::RebuiltIndex { .. } | Problem::CutTail { .. }));
             assert_eq!(bad, None, "{number} {step:?}");
             assert_eq!(held(&store, &live), live.len(), "{number} {step:?}");
             // The next run finishes what this one began.
@@ -335,8 +347,12 @@ fn a_session_that_was_told_of_a_block_can_commit_it_whenever_the_run_is() {
             })
             .unwrap();
         // Exactly what was said to be missing is sent.
-        let sent: Vec<Block> =
-            all.iter().zip(missing.unwrap()).filter(|(_, lacks)| *lacks).map(|(block, _)| block.clone()).collect();
+        let sent: Vec<Block> = all
+            .iter()
+            .zip(missing.unwrap())
+            .filter(|(_, lacks)| *lacks)
+            .map(|(block, _)| block.clone())
+            .collect();
         if take_at != Some(GcStep::Forgotten) {
             assert_eq!(sent.len(), 0, "{take_at:?}");
         }
@@ -456,6 +472,7 @@ fn the_scrub_finds_a_flipped_bit_and_goes_on_where_it_was() {
     assert!(done, "a pass ends although the store is closed again and again");
     assert_eq!(found, [bent.hash()]);
     assert!(bytes >= whole * 95 / 100, "{bytes} of {whole}");
+    // Remembered over the restarts.
     assert_eq!(store.wanted(), [bent.hash()]);
     // Whoever has it puts it, and it is no longer wanted.
     run(store.put_many(vec![seal(&bent)])).unwrap();
@@ -493,7 +510,9 @@ fn repair_takes_an_intact_copy_and_deletes_nothing() {
     let store = open(&fixture.path());
     assert_eq!(check(&store, CheckOptions::default()).wanted, 1);
     run(store.put_many(vec![seal(&bent)])).unwrap();
-    assert!(!check(&store, CheckOptions::default()).findings.iter().any(|f| matches!(f, Finding::Version { .. })));
+    assert!(
+        !check(&store, CheckOptions::default()).findings.iter().any(|f| matches!(f, Finding::Version { .. }))
+    );
     store.close().unwrap();
     std::fs::write(&pack, &intact).unwrap();
     let mut others: Vec<PathBuf> =
@@ -512,7 +531,9 @@ fn repair_takes_an_intact_copy_and_deletes_nothing() {
     std::fs::write(second, &bytes).unwrap();
     let store = open(&fixture.path());
     let found = check(&store, CheckOptions::default());
-    assert!(found.findings.iter().any(|finding| matches!(finding, Finding::Version { path, .. } if path == "0")));
+    assert!(
+        found.findings.iter().any(|finding| matches!(finding, Finding::Version { path, .. } if path == "0"))
+    );
     let repaired = check(&store, CheckOptions { repair: true, ..CheckOptions::default() });
     assert_eq!(repaired.repaired, 1);
     assert_eq!(held(&store, &live), live.len());

@@ -77,7 +77,9 @@ fn json(finding: &Finding) -> String {
             let (pack, offset) = place.map_or(("null".to_owned(), "null".to_owned()), |(pack, offset)| {
                 (pack.to_string(), offset.to_string())
             });
-            format!("{{\"v\":1,\"finding\":\"block\",\"hash\":\"{hash}\",\"pack\":{pack},\"offset\":{offset}}}")
+            format!(
+                "{{\"v\":1,\"finding\":\"block\",\"hash\":\"{hash}\",\"pack\":{pack},\"offset\":{offset}}}"
+            )
         }
         Finding::Version { share, path, version, current, blocks } => format!(
             "{{\"v\":1,\"finding\":\"version\",\"share\":{},\"path\":{},\"version\":{version},\"current\":{current},\"missing_blocks\":{blocks}}}",

@@ -27,12 +27,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
-    let options = GcOptions {
-        grace_ms: args.grace,
-        sparse_percent: args.sparse,
-        dry_run: args.dry_run,
-        gentle: false,
-    };
+    let options =
+        GcOptions { grace_ms: args.grace, sparse_percent: args.sparse, dry_run: args.dry_run, gentle: false };
     let reply = tend::carry_out(&args.which.store, Request::Gc(options));
     let Reply::Gc(report) = reply.map_err(tend::Refused::into_failure)? else {
         return Err(tend::odd_reply());

@@ -34,7 +34,8 @@ impl From<Failure> for Refused {
 /// Has a request carried out, by the server that serves the store or here.
 pub fn carry_out(folder: &Path, request: Request) -> Result<Reply, Refused> {
     if !folder.join("store.toml").exists() {
-        let line = format!("{}: there is no store; name the folder that `serve --store` uses", folder.display());
+        let line =
+            format!("{}: there is no store; name the folder that `serve --store` uses", folder.display());
         return Err(Failure::new(Exit::NoStore, line).into());
     }
     // What is written is for this user alone.
@@ -53,9 +54,9 @@ pub fn carry_out(folder: &Path, request: Request) -> Result<Reply, Refused> {
                 return Err(Failure::new(Exit::General, line).into());
             }
         },
-        Err(
-            error @ (StorageError::Damaged { .. } | StorageError::JournalCut { .. }),
-        ) => return Err(Refused::Damaged(causes(&error))),
+        Err(error @ (StorageError::Damaged { .. } | StorageError::JournalCut { .. })) => {
+            return Err(Refused::Damaged(causes(&error)));
+        }
         Err(error) => return Err(Failure::new(Exit::General, causes(&error)).into()),
     };
     match reply {

@@ -13,7 +13,6 @@ use crate::model::{BlockHash, FileContent, RelPath};
 use crate::wire::{Connection, WireError};
 use bytes::Bytes;
 use std::collections::HashSet;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Blocks held in memory at one time: 16 MiB at most.

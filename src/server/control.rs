@@ -128,9 +128,7 @@ pub fn carry_out(store: &Store, request: Request, brake: &Brake) -> Reply {
             let brake = brake.clone();
             store.gc(&GcOptions { gentle, ..options }, &brake, &mut |_| Ok(())).map(Reply::Gc)
         }
-        Request::Check(options) => {
-            store.check(&CheckOptions { gentle, ..options }, brake).map(Reply::Check)
-        }
+        Request::Check(options) => store.check(&CheckOptions { gentle, ..options }, brake).map(Reply::Check),
         Request::Stats => store.stats(brake).map(Reply::Stats),
     };
     done.unwrap_or_else(|error| Reply::Failed(causes(&error)))
@@ -147,9 +145,7 @@ fn causes(error: &StorageError) -> String {
 pub fn ask(folder: &Path, request: &Request) -> io::Result<Option<Reply>> {
     let folder = File::open(folder)?;
     let mut stream = match std::os::unix::net::UnixStream::connect(through(&folder)) {
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
         other => other?,

@@ -23,6 +23,13 @@ pub async fn run(server: Arc<Server>, store: Arc<Store>) {
     let mut looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
+        let (kept, list) = (store.clone(), store.wanted().len());
+        if list > 0 || !asked.is_empty() {
+            let written = tokio::task::spawn_blocking(move || kept.remember_wanted()).await;
+            if let Ok(Err(error)) = written {
+                tracing::warn!(%error, "what is wanted was not written down");
+            }
+        }
         let wanted: BTreeSet<BlockHash> = store.wanted().into_iter().take(ASKED_MAX).collect();
         let came = asked.difference(&wanted).count();
         if came > 0 {
@@ -42,7 +49,9 @@ pub async fn run(server: Arc<Server>, store: Arc<Store>) {
 pub fn ask(server: &Server, sessions: &[Pushes]) {
     let Some(tended) = &server.config.tended else { return };
     let wanted = tended.store.wanted();
-    for hashes in wanted.chunks(limits::HASHES_PER_REQUEST_MAX).take(ASKED_MAX / limits::HASHES_PER_REQUEST_MAX) {
+    for hashes in
+        wanted.chunks(limits::HASHES_PER_REQUEST_MAX).take(ASKED_MAX / limits::HASHES_PER_REQUEST_MAX)
+    {
         let message = Message::Wanted { hashes: hashes.to_vec() };
         match EncodedFrame::new(0, &message, Vec::new()) {
             Ok(frame) => sessions.iter().for_each(|pushes| {

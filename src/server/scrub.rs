@@ -87,7 +87,10 @@ async fn look(tended: &Tended) {
                 tracing::error!("{finding}");
             }
             let findings = report.findings.len() as u64 + report.more;
-            tracing::error!(findings, "the store is damaged: clients are asked for what is missing; see dropblock check");
+            tracing::error!(
+                findings,
+                "the store is damaged: clients are asked for what is missing; see dropblock check"
+            );
         }
         Ok(Err(StorageError::Closed | StorageError::Stopped)) | Err(_) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the store could not be looked at"),

@@ -119,7 +119,8 @@ async fn open<R: AsyncRead + Unpin>(
     // The other order would lose it.
     let id = server.session_id();
     let pushes = Arc::new(Backlog::new(server.config.pushes_max, server.config.push_bytes_max));
-    let registered = Registry::add(server, share, id, pushes.clone(), agreed.features & features::REPAIR != 0);
+    let registered =
+        Registry::add(server, share, id, pushes.clone(), agreed.features & features::REPAIR != 0);
     let cursor_known = match &hello.cursor {
         Some(c) => server.journal.knows(share, c.journal, c.seq, c.chain).await.map_err(unavailable)?,
         None => false,
@@ -136,7 +137,7 @@ async fn open<R: AsyncRead + Unpin>(
         extensions: Vec::new(),
     };
     if agreed.features & features::REPAIR != 0 {
-        super::repair::ask(server, &[pushes.clone()]);
+        super::repair::ask(server, std::slice::from_ref(&pushes));
     }
     Ok(Opened { hello, welcome, share, pushes, registered })
 }

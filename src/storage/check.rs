@@ -4,7 +4,7 @@
 //! it says), and walks the manifest of every version. Quick: without opening records. Repair only ever adds: it points the
 //! index at intact copies, and has what is missing asked for; it never blanks, cuts or deletes.
 
-use super::inspect::Seen;
+use super::inspect::{BATCH_BYTES, Seen};
 use super::journal::Replayed;
 use super::pack_file::{self, FILE_HEADER, Location, Place};
 use super::upkeep::{Brake, Upkeep};
@@ -185,7 +185,7 @@ impl Check<'_> {
         }
         // What is bad is asked for from now on, and taken again when it comes.
         for hash in self.bad.keys() {
-            self.upkeep.shared.mark_damaged(*hash);
+            self.upkeep.shared.want(*hash);
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Check<'_> {
     ) -> Result<()> {
         let mut since = Instant::now();
         let upkeep = self.upkeep;
-        upkeep.inspect(number, 0, limit, &mut |seen| {
+        upkeep.inspect(number, 0, limit, BATCH_BYTES, &mut |seen| {
             match seen {
                 Seen::Good(hash, location) => {
                     if upkeep.locate(&hash)? != Some(location) {
@@ -291,7 +291,7 @@ impl Check<'_> {
                 broken.insert(content.clone(), lacks.len() as u64);
                 for hash in lacks {
                     self.bad.entry(hash).or_insert(None);
-                    self.upkeep.shared.mark_damaged(hash);
+                    self.upkeep.shared.want(hash);
                     self.report.wanted += 1;
                 }
             }
@@ -400,8 +400,7 @@ fn path_of(names: &HashMap<NodeId, (NodeId, Name)>, id: NodeId) -> String {
 /// On the storage thread: takes copies that were found intact, unless the block is somewhere newer by now.
 fn adopt(writer: &mut Writer, found: &[(BlockHash, Location)]) -> Result<u64> {
     let shared = &writer.shared;
-    let fresh: Vec<_> =
-        found.iter().filter(|(hash, _)| shared.recent(hash).is_none()).copied().collect();
+    let fresh: Vec<_> = found.iter().filter(|(hash, _)| shared.recent(hash).is_none()).copied().collect();
     writer.index.add_blocks(&fresh).map_err(|error| shared.fail(error))?;
     let mut damaged = shared.damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for (hash, _) in &fresh {

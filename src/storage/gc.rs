@@ -162,8 +162,7 @@ pub fn plan(
             sums.waiting_blocks += 1;
             sums.waiting_bytes += bytes;
             let ripe_ms = since.saturating_add(options.grace_ms);
-            sums.next_ripe_ms =
-                if sums.next_ripe_ms == 0 { ripe_ms } else { sums.next_ripe_ms.min(ripe_ms) };
+            sums.next_ripe_ms = if sums.next_ripe_ms == 0 { ripe_ms } else { sums.next_ripe_ms.min(ripe_ms) };
             used.kept_blocks += 1;
             used.kept_bytes += bytes;
         }

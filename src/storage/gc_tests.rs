@@ -39,11 +39,18 @@ fn only_ripe_garbage_of_sparse_packs_goes_and_drops_come_first() {
     let mut marked = Marked::default();
     mark(&mut marked, [10].into_iter().chain(31..40));
     let condemned: Condemned = [11, 20, 30, 50].map(|n| (block(n), 0)).into();
-    let packs: BTreeMap<u32, u64> =
-        [(1, 2), (2, 1), (3, 10), (4, 1), (5, 1)].map(|(n, count)| (n, u64::from(FILE_HEADER) + count * 1064)).into();
+    let packs: BTreeMap<u32, u64> = [(1, 2), (2, 1), (3, 10), (4, 1), (5, 1)]
+        .map(|(n, count)| (n, u64::from(FILE_HEADER) + count * 1064))
+        .into();
     let leased = Default::default();
-    let survey =
-        Survey { marked: &marked, leased: Some(&leased), condemned: &condemned, packs: &packs, open: 5, now_ms: 100 };
+    let survey = Survey {
+        marked: &marked,
+        leased: Some(&leased),
+        condemned: &condemned,
+        packs: &packs,
+        open: 5,
+        now_ms: 100,
+    };
     let made = plan(&survey, blocks, &options(100, 25));
     let numbers: Vec<u32> = made.packs.iter().map(|pack| pack.number).collect();
     assert_eq!(numbers, [2, 1]);
@@ -60,8 +67,14 @@ fn records_that_nothing_points_at_make_a_pack_sparse() {
     mark(&mut marked, [1]);
     let packs = BTreeMap::from([(1, 10_000)]);
     let (leased, condemned) = Default::default();
-    let survey =
-        Survey { marked: &marked, leased: Some(&leased), condemned: &condemned, packs: &packs, open: 2, now_ms: 1 };
+    let survey = Survey {
+        marked: &marked,
+        leased: Some(&leased),
+        condemned: &condemned,
+        packs: &packs,
+        open: 2,
+        now_ms: 1,
+    };
     let made = plan(&survey, [(block(1), at(1, 0))], &options(0, 50));
     assert_eq!(made.packs.len(), 1);
     assert_eq!(made.sums.garbage_bytes, 10_000 - u64::from(FILE_HEADER) - record_bytes(&at(1, 0)));
@@ -72,8 +85,14 @@ fn a_clock_that_was_set_back_makes_nothing_ripe() {
     let packs = BTreeMap::from([(1, 2000)]);
     let (leased, marked) = Default::default();
     let condemned: Condemned = [(block(1), 5000)].into();
-    let survey =
-        Survey { marked: &marked, leased: Some(&leased), condemned: &condemned, packs: &packs, open: 2, now_ms: 10 };
+    let survey = Survey {
+        marked: &marked,
+        leased: Some(&leased),
+        condemned: &condemned,
+        packs: &packs,
+        open: 2,
+        now_ms: 10,
+    };
     let made = plan(&survey, [(block(1), at(1, 0))], &options(100, 1));
     assert!(made.goes.is_empty());
     assert_eq!(made.condemned.get(&block(1)), Some(&10));
@@ -115,14 +134,12 @@ struct Model {
     replaced: Vec<(u64, Vec<u8>)>,
     leases: Leases,
     promised: BTreeMap<u8, BTreeSet<u8>>,
+    /// How many sessions of each client ended: an id is never used twice.
+    ended: BTreeMap<u8, u8>,
     condemned: Condemned,
     now_ms: u64,
     run: Option<Run>,
     deleted: usize,
-}
-
-fn session(n: u8) -> SessionId {
-    SessionId::from_bytes([n; 16])
 }
 
 impl Model {
@@ -135,11 +152,18 @@ impl Model {
             replaced: Vec::new(),
             leases: Leases::default(),
             promised: BTreeMap::new(),
+            ended: BTreeMap::new(),
             condemned: Condemned::default(),
             now_ms: 1000,
             run: None,
             deleted: 0,
         }
+    }
+
+    fn session(&self, n: u8) -> SessionId {
+        let mut id = [n; 16];
+        id[0] = self.ended.get(&n).copied().unwrap_or(0);
+        SessionId::from_bytes(id)
     }
 
     fn needed(&self) -> BTreeSet<u8> {
@@ -173,25 +197,29 @@ impl Model {
         match event {
             Event::Ask(who, blocks) => {
                 let hashes: Vec<BlockHash> = blocks.iter().map(|n| block(*n)).collect();
-                self.leases.take(session(who), &hashes);
+                self.leases.take(self.session(who), &hashes);
                 let held = blocks.into_iter().filter(|n| self.index.contains_key(n));
                 let held: Vec<u8> = held.collect();
                 self.promised.entry(who).or_default().extend(held);
             }
             Event::Put(who, blocks) => {
                 let hashes: Vec<BlockHash> = blocks.iter().map(|n| block(*n)).collect();
-                self.leases.take(session(who), &hashes);
+                self.leases.take(self.session(who), &hashes);
                 blocks.iter().for_each(|n| self.store(*n));
                 self.promised.entry(who).or_default().extend(blocks);
             }
             Event::Commit(who, node, blocks) => {
+                let session = self.session(who);
                 let old = self.current.get(&node).cloned().unwrap_or_default();
                 // What the version before has is not looked at.
                 let looked: Vec<u8> = blocks.iter().filter(|n| !old.contains(n)).copied().collect();
-                let named: Vec<BlockHash> =
-                    looked.iter().map(|n| block(*n)).filter(|hash| self.leases.named(session(who), hash)).collect();
+                let named: Vec<BlockHash> = looked
+                    .iter()
+                    .map(|n| block(*n))
+                    .filter(|hash| self.leases.named(session, hash))
+                    .collect();
                 if looked.iter().all(|n| self.index.contains_key(n)) {
-                    self.leases.settle(session(who), &named);
+                    self.leases.settle(session, &named);
                     if let Some(promised) = self.promised.get_mut(&who) {
                         promised.retain(|n| !looked.contains(n));
                     }
@@ -203,8 +231,9 @@ impl Model {
             }
             Event::Delete(node) => self.replace(node, None),
             Event::End(who) => {
-                self.leases.end(session(who), self.now_ms);
+                self.leases.end(self.session(who), self.now_ms);
                 self.promised.remove(&who);
+                *self.ended.entry(who).or_default() += 1;
             }
             Event::Tick(ms) => self.now_ms += u64::from(ms),
             Event::Crash => {

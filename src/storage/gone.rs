@@ -1,5 +1,5 @@
-//! Two small files of garbage collection, each written whole: tombstones of packs that were removed on purpose, and the
-//! list of condemned blocks.
+//! Small files of upkeep, each written whole: tombstones of packs that were removed on purpose, the list of condemned
+//! blocks, and the list of those that are damaged or missing.
 //!
 //! ```text
 //! packs/NNNNNNNN.gone                      condemned
@@ -18,7 +18,7 @@ use super::pack_file::Place;
 use super::{Result, file};
 use crate::model::hash::checksum8;
 use crate::model::{BlockHash, StoreId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -28,6 +28,8 @@ const CONDEMNED_HEADER: usize = 36;
 const ENTRY_BYTES: usize = 40;
 /// Name of the list in the store's folder.
 const CONDEMNED: &str = "condemned";
+/// Name of the list of damaged and missing blocks.
+const WANTED: &str = "wanted";
 
 /// Path of the tombstone of pack `number` in the folder `packs`.
 pub fn path(folder: &Path, number: u32) -> PathBuf {
@@ -77,6 +79,18 @@ fn parse(bytes: &[u8], number: u32, store: StoreId) -> Option<Place> {
         && field(12)? == number
         && body.get(16..32)? == store.as_bytes();
     whole.then_some(Place { pack: field(32)?, offset: field(36)? })
+}
+
+/// Writes down which blocks are damaged or missing, as text, one hash a line.
+pub fn save_wanted(home: &Path, wanted: &[BlockHash]) -> Result<()> {
+    let text: String = wanted.iter().map(|hash| hash.to_hex() + "\n").collect();
+    file::write_whole(home, WANTED, text.as_bytes()).at("write", &home.join(WANTED))
+}
+
+/// What was written down; lines that are no hash are skipped. A block that is fine again by now is only asked for once more.
+pub fn load_wanted(home: &Path) -> BTreeSet<BlockHash> {
+    let text = std::fs::read_to_string(home.join(WANTED)).unwrap_or_default();
+    text.lines().filter_map(BlockHash::from_hex).collect()
 }
 
 /// Writes the list of condemned blocks.

@@ -7,8 +7,8 @@ use super::{Result, gc};
 use crate::block::{SealedBlock, seal};
 use crate::model::BlockHash;
 
-/// Records opened at once, bytes.
-const BATCH_BYTES: u64 = 1024 * 1024;
+/// Records opened at once at most, bytes.
+pub const BATCH_BYTES: u64 = 1024 * 1024;
 
 /// What stands in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub enum Seen {
 }
 
 impl Upkeep {
-    /// Opens the records of pack `number` from byte `from` on, up to the place `limit`, until `visit` says to stop.
+    /// Opens the records of pack `number` from byte `from` on, up to the place `limit`, about `batch_bytes` at once, until
+    /// `visit` says to stop.
     ///
     /// # Errors
     /// A file that cannot be read. Damage is none.
@@ -36,6 +37,7 @@ impl Upkeep {
         number: u32,
         from: u64,
         limit: Place,
+        batch_bytes: u64,
         visit: &mut dyn FnMut(Seen) -> Result<bool>,
     ) -> Result<()> {
         let path = self.shared.packs.path(number);
@@ -54,14 +56,14 @@ impl Upkeep {
                 Step::Block(hash, location) => {
                     bytes += gc::record_bytes(&location);
                     batch.push((hash, location));
-                    if bytes >= BATCH_BYTES {
+                    if bytes >= batch_bytes {
                         bytes = 0;
                         go_on = self.open_all(&std::mem::take(&mut batch), visit)?;
                     }
                 }
                 Step::Gap { from, to } => {
-                    go_on = self.open_all(&std::mem::take(&mut batch), visit)?
-                        && visit(Seen::Gap { from, to })?;
+                    go_on =
+                        self.open_all(&std::mem::take(&mut batch), visit)? && visit(Seen::Gap { from, to })?;
                 }
             }
             Ok(go_on)

@@ -122,7 +122,9 @@ impl Reader {
         }
         let blocks = self.shared.packs.read(&wanted).map_err(|error| {
             let damaged = match &error {
-                StorageError::DamagedBlock { hash, .. } => wanted.iter().find(|(one, _)| one == hash).copied(),
+                StorageError::DamagedBlock { hash, .. } => {
+                    wanted.iter().find(|(one, _)| one == hash).copied()
+                }
                 _ => None,
             };
             match damaged {

@@ -5,7 +5,7 @@
 //! only does.
 
 use super::error::At;
-use super::inspect::Seen;
+use super::inspect::{BATCH_BYTES, Seen};
 use super::pack_file::Place;
 use super::upkeep::Upkeep;
 use super::{Result, file, gc};
@@ -83,26 +83,30 @@ impl Scrub {
         }
         if step.pass_done || self.unremembered >= REMEMBER_BYTES {
             self.unremembered = 0;
-            remember(&upkeep.shared.path, self.at)?;
+            self.remember(&upkeep.shared.path)?;
         }
         Ok(step)
     }
-}
 
-fn remember(home: &Path, at: Place) -> Result<()> {
-    let text = format!("# How far the scrub has come; may be deleted.\nat = \"{}:{}\"\n", at.pack, at.offset);
-    file::write_whole(home, FILE, text.as_bytes()).at("write", &home.join(FILE))
+    /// Writes down how far this pass has come.
+    pub fn remember(&self, home: &Path) -> Result<()> {
+        let at = self.at;
+        let text =
+            format!("# How far the scrub has come; may be deleted.\nat = \"{}:{}\"\n", at.pack, at.offset);
+        file::write_whole(home, FILE, text.as_bytes()).at("write", &home.join(FILE))
+    }
 }
 
 /// Reads packs from `from` to `until`, about `bytes_max`; returns how far it came.
 fn read(upkeep: &Upkeep, from: Place, until: Place, bytes_max: u64, step: &mut ScrubStep) -> Result<Place> {
     let mut at = from;
     let stop_at = step.bytes.saturating_add(bytes_max);
+    let batch_bytes = bytes_max.min(BATCH_BYTES);
     for number in upkeep.packs()?.into_keys().filter(|n| *n >= from.pack && *n <= until.pack) {
         let offset = if number == from.pack { u64::from(from.offset) } else { 0 };
         let mut gaps = Vec::new();
         let mut full = false;
-        let inspected = upkeep.inspect(number, offset, until, &mut |seen| {
+        let inspected = upkeep.inspect(number, offset, until, batch_bytes, &mut |seen| {
             match seen {
                 Seen::Good(_, location) | Seen::Bad(_, location) => {
                     step.bytes += gc::record_bytes(&location);

@@ -126,9 +126,14 @@ impl Shared {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
     }
 
-    /// Remembers a damaged block; true when it was not known.
+    /// Remembers that a block is damaged or missing; true when it was not known.
+    pub fn want(&self, hash: BlockHash) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
+    }
+
+    /// The same, said in the log and in the list of problems.
     pub fn mark_damaged(&self, hash: BlockHash) -> bool {
-        let new = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        let new = self.want(hash);
         if new {
             tracing::error!(block = %hash, "a block of the store is damaged or missing");
             self.report(Problem::DamagedBlock(hash));

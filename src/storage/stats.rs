@@ -101,9 +101,8 @@ pub fn run(upkeep: &Upkeep, brake: &Brake) -> Result<Stats> {
         }
     })?;
     let headers = stats.packs * u64::from(super::pack_file::FILE_HEADER);
-    stats.garbage_bytes = stats
-        .stored_bytes
-        .saturating_sub(headers + stats.current_stored_bytes + stats.history_stored_bytes);
+    stats.garbage_bytes =
+        stats.stored_bytes.saturating_sub(headers + stats.current_stored_bytes + stats.history_stored_bytes);
     stats.condemned_blocks = gone::load_condemned(&upkeep.shared.path, upkeep.store)?.len() as u64;
     stats.damaged_blocks = upkeep.shared.wanted().len() as u64;
     stats.keep_ms = upkeep.shared.keep_ms;

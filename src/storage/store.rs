@@ -2,6 +2,9 @@
 //!
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
+use super::check::{self, CheckOptions, CheckReport};
+use super::gc::GcOptions;
+use super::gone;
 use super::history;
 use super::home::Home;
 use super::keeper::{Keeper, Signal, checkpoint};
@@ -9,13 +12,11 @@ use super::packs::Packs;
 use super::pending::Group;
 use super::readers::Readers;
 use super::recover::{self, Recovered};
+use super::scrub::{Scrub, ScrubStep};
 use super::shared::{Problem, Recent, Shared};
+use super::stats::{self, Stats};
 use super::sweep::{self, GcReport, GcStep};
 use super::upkeep::{Brake, Upkeep};
-use super::check::{self, CheckOptions, CheckReport};
-use super::gc::GcOptions;
-use super::scrub::{Scrub, ScrubStep};
-use super::stats::{self, Stats};
 use super::writer::{Prepared, Work, Writer};
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, Page, Position,
@@ -87,6 +88,7 @@ pub struct Store {
     /// Taken by one long job at a time.
     upkeep: Mutex<Option<Upkeep>>,
     scrub: Mutex<Option<Scrub>>,
+    wanted_on_disk: Mutex<Vec<BlockHash>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,7 @@ impl Store {
             history::write_keep(path, keep_ms)?;
         }
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
+        let wanted = gone::load_wanted(path);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             options,
@@ -125,7 +128,7 @@ impl Store {
             heads: heads.into(),
             gate: ().into(),
             failure: Default::default(),
-            damaged: Mutex::default(),
+            damaged: wanted.clone().into(),
             leases: Mutex::default(),
             settling: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -141,7 +144,8 @@ impl Store {
         let keeper =
             Keeper { shared: shared.clone(), index: index.clone(), store: home.id, signal: signal.clone() };
         let (readers, reader_threads) = Readers::start(&shared, &index, READ_THREADS)?;
-        let upkeep = Upkeep { shared: shared.clone(), index: index.clone(), queue: queue.clone(), store: home.id };
+        let upkeep =
+            Upkeep { shared: shared.clone(), index: index.clone(), queue: queue.clone(), store: home.id };
         let writer = Writer {
             shared: shared.clone(),
             index,
@@ -169,6 +173,7 @@ impl Store {
             readers: Mutex::new(Some(readers)),
             upkeep: Mutex::new(Some(upkeep)),
             scrub: Mutex::default(),
+            wanted_on_disk: Mutex::new(wanted.into_iter().collect()),
         }))
     }
 
@@ -198,6 +203,14 @@ impl Store {
         // A long job notices, and ends at its next step.
         let upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(upkeep) = upkeep {
+            let scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(Err(error)) = scrub.map(|scrub| scrub.remember(&self.shared.path)) {
+                // The next pass begins a little earlier.
+                tracing::debug!(%error, "place of the scrub not written");
+            }
+            if let Err(error) = self.remember_wanted() {
+                tracing::debug!(%error, "what is wanted was not written down");
+            }
             upkeep.end();
         }
         drop(self.readers.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -266,6 +279,20 @@ impl Store {
     /// Blocks that versions need and that are damaged or missing, as far as is known: whoever holds one may put it.
     pub fn wanted(&self) -> Vec<BlockHash> {
         self.shared.wanted()
+    }
+
+    /// Writes down what is wanted, if that has changed: what a scrub found must not be forgotten by a restart.
+    ///
+    /// # Errors
+    /// A disk that cannot be written.
+    pub fn remember_wanted(&self) -> Result<()> {
+        let mut on_disk = self.wanted_on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted();
+        if *on_disk != wanted {
+            gone::save_wanted(&self.shared.path, &wanted)?;
+            *on_disk = wanted;
+        }
+        Ok(())
     }
 
     /// Bytes of all packs.

@@ -356,6 +356,11 @@ fn forget(writer: &mut Writer, batch: &[(BlockHash, Location)]) -> Result<(u64, 
         }
     }
     index.remove_blocks(&here).map_err(|error| shared.fail(error))?;
+    let mut damaged = shared.damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Nobody needs to be asked for what nobody needs.
+    here.iter().for_each(|hash| {
+        damaged.remove(hash);
+    });
     let gone: HashSet<BlockHash> = here.into_iter().collect();
     let saved = batch.iter().filter(|(hash, _)| !gone.contains(hash)).copied().collect();
     Ok((gone.len() as u64, saved))

@@ -97,7 +97,7 @@ impl Upkeep {
                 Ok(block.filter(|block| block.hash() == *hash).map(crate::block::Block::into_bytes))
             }
             Err(StorageError::DamagedBlock { hash, .. }) => {
-                self.shared.mark_damaged(hash);
+                self.shared.want(hash);
                 Ok(None)
             }
             Err(error) => Err(error),
