@@ -48,7 +48,7 @@ const OWNERS: [(&str, &[&str]); 9] = [
     ("bincode", &["src/model/codec.rs"]),
     ("fastcdc", &["src/chunk/chunker.rs"]),
     ("zstd", &["src/block/seal.rs"]),
-    ("sled", &["src/storage/sled.rs"]),
+    ("sled", &["src/storage/sled.rs", "src/storage/sled/"]),
     ("notify", &["src/folder/watch.rs"]),
     ("indicatif", &["src/cli/progress.rs"]),
     ("jiff", &["src/cli/"]),

@@ -20,6 +20,7 @@
 mod content;
 mod error;
 mod file;
+pub mod history;
 mod home;
 mod journal;
 mod keeper;

@@ -24,8 +24,19 @@ pub struct Waiting {
     pub committed: Committed,
     /// What will be broadcast; `None` when every change was refused.
     pub event: Option<CommitEvent>,
+    /// When and by whom it was made.
+    pub signed: Signed,
     /// To whom.
     pub reply: Reply,
+}
+
+/// What the journal says of a commit beside its changes.
+#[derive(Debug, Default)]
+pub struct Signed {
+    /// Server's clock, ms since 1970.
+    pub time_ms: u64,
+    /// Name of the device.
+    pub device: String,
 }
 
 /// What a group does to one share.

@@ -126,7 +126,7 @@ impl Reader {
         if seq == Seq::ZERO {
             return Ok(chain == at.start);
         }
-        let found = self.index.chain(share, seq).map_err(|error| self.shared.fail(error))?;
-        Ok(found == Some(chain))
+        let found = self.index.commit(share, seq).map_err(|error| self.shared.fail(error))?;
+        Ok(found.is_some_and(|found| found.chain == chain))
     }
 }

@@ -9,12 +9,12 @@
 
 use super::error::At;
 use super::home::Home;
-use super::journal::{JournalFile, Verified};
+use super::journal::{CommitRecord, JournalFile, Replayed, Verified};
 use super::pack_file::{self, FILE_HEADER, Location, Place, Step};
 use super::shared::{Problem, ShareHead};
 use super::sled::{Applied, Checkpoint, Index};
 use super::{Result, ShareId, StorageError, file, packs};
-use crate::model::{BlockHash, ChainHash, Node, Seq};
+use crate::model::{BlockHash, Node, Seq};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -146,7 +146,9 @@ impl Recovery<'_> {
             if verified.head.seq == *seq && verified.head.chain != *chain {
                 return Ok(false);
             }
-            if *seq > Seq::ZERO && !matches!(index.chain(*share, *seq), Ok(Some(found)) if found == *chain) {
+            if *seq > Seq::ZERO
+                && !matches!(index.commit(*share, *seq), Ok(Some(found)) if found.chain == *chain)
+            {
                 return Ok(false);
             }
         }
@@ -284,9 +286,7 @@ impl Recovery<'_> {
         for (share, (journal, _)) in &self.journals {
             let known =
                 checkpoint.shares.iter().find(|(id, ..)| id == share).map_or(Seq::ZERO, |known| known.2);
-            journal_tail(journal, known, &mut |seq, chain, offset, nodes| {
-                index.apply(*share, &Applied { seq, chain, offset, nodes })
-            })?;
+            journal_tail(journal, known, &mut |commit| index.apply(*share, commit))?;
         }
         Ok(())
     }
@@ -311,21 +311,21 @@ enum PackEnd {
     Removed,
 }
 
-type Tail<'a> = dyn FnMut(Seq, ChainHash, u64, &[Node]) -> Result<()> + 'a;
+type Tail<'a> = dyn FnMut(&Applied<'_>) -> Result<()> + 'a;
 
 fn journal_tail(journal: &JournalFile, known: Seq, apply: &mut Tail<'_>) -> Result<()> {
     // `replay` starts at the title whatever was settled since.
     let journal = JournalFile::open(journal.path(), journal.title.store)?;
     journal
-        .replay(&mut |commit| {
-            let seq = commit.record.seq;
+        .replay(&mut |Replayed { record, chain, offset }| {
+            let CommitRecord { seq, time_ms, device, changes, .. } = record;
             if seq <= known {
                 return Ok(());
             }
-            let changes = commit.record.changes.into_iter();
+            let changes = changes.into_iter();
             let nodes: Vec<Node> =
                 changes.map(|change| Node { id: change.id, version: seq, state: change.state }).collect();
-            apply(seq, commit.chain, commit.offset, &nodes)
+            apply(&Applied { seq, time_ms, device: &device, chain, offset, nodes: &nodes })
         })
         .map(|_| ())
 }

@@ -85,6 +85,8 @@ pub struct Shared {
     pub path: PathBuf,
     /// As given to `open`.
     pub options: StoreOptions,
+    /// How long replaced versions stay restorable, ms.
+    pub keep_ms: u64,
     /// The packs.
     pub packs: Packs,
     /// Blocks that the index does not have yet.

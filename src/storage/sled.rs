@@ -10,11 +10,21 @@
 //! | nodes | share, node id | codec-encoded `Node`, tombstones too |
 //! | children | share, parent id, name | node id, live nodes only |
 //! | versions | share, version u64 BE, node id | 0 tombstone, 1 live |
-//! | chains | share, seq u64 BE | chain (32), byte of the record in the journal u64 LE |
-//! | meta | "checkpoint" | codec-encoded `Checkpoint` |
+//! | commits | share, seq u64 BE | chain (32), byte of the record in the journal u64 LE, time u64 LE, latest time so far u64 LE, device |
+//! | past | share, node id, version u64 BE | the version that replaced it u64 LE, codec-encoded state or none |
+//! | log | share, version u64 BE, node id | nothing; replaced versions only |
+//! | places | share, parent id, name, 0, node id | nothing; places that a node has left |
+//! | meta | "format", "checkpoint" | [`FORMAT`] u32 LE; codec-encoded `Checkpoint` |
+//!
+//! The latest version of a node is in `nodes` and `versions` only: history costs nothing before a node changes. It is in
+//! `past` before it is replaced in `nodes`, so a reader that looks at `nodes` first misses nothing.
 //!
 //! sled may panic on a damaged file: every call is caught and becomes an error. A tree or iterator that is dropped would
 //! flush if sled's own flusher were off, therefore it is on, with an interval it never reaches.
+
+mod past;
+
+pub use past::{CommitInfo, Replaced};
 
 use super::error::StorageError;
 use super::pack_file::{Location, Place};
@@ -40,6 +50,9 @@ const NEVER_MS: usize = 10 * 365 * 86_400_000;
 /// An index up to this size is read as a whole when it is opened, bytes on disk: about 300,000 blocks, some 0.3 s.
 const READ_ALL_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// Of the trees and their values; an index of another format is built anew.
+const FORMAT: u32 = 2;
+
 type Tree = ::sled::Tree<LEAF_FANOUT>;
 
 /// Up to where the index holds what packs and journals hold.
@@ -60,6 +73,10 @@ pub struct Checkpoint {
 pub struct Applied<'a> {
     /// Number of the commit, the version of its nodes.
     pub seq: Seq,
+    /// Server's clock, ms since 1970.
+    pub time_ms: u64,
+    /// Name of the device that made it.
+    pub device: &'a str,
     /// The chain with it.
     pub chain: ChainHash,
     /// Byte of its record in the journal.
@@ -76,7 +93,10 @@ pub struct Index {
     nodes: Tree,
     children: Tree,
     versions: Tree,
-    chains: Tree,
+    commits: Tree,
+    past: Tree,
+    log: Tree,
+    places: Tree,
     meta: Tree,
 }
 
@@ -148,15 +168,32 @@ impl Index {
         let config =
             ::sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(Some(NEVER_MS));
         let db = open_when_free(&config)?;
-        Ok(Self {
+        let index = Self {
             blocks: db.open_tree("blocks")?,
             nodes: db.open_tree("nodes")?,
             children: db.open_tree("children")?,
             versions: db.open_tree("versions")?,
-            chains: db.open_tree("chains")?,
+            commits: db.open_tree("commits")?,
+            past: db.open_tree("past")?,
+            log: db.open_tree("log")?,
+            places: db.open_tree("places")?,
             meta: db.open_tree("meta")?,
             db,
-        })
+        };
+        index.check_format()?;
+        Ok(index)
+    }
+
+    /// Marks a new index; refuses one of another format.
+    fn check_format(&self) -> io::Result<()> {
+        let known = FORMAT.to_le_bytes();
+        match self.meta.get("format")? {
+            Some(found) if *found == known => Ok(()),
+            None if self.meta.is_empty()? && self.blocks.is_empty()? && self.nodes.is_empty()? => {
+                self.meta.insert("format", &known).map(|_| ())
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the index is of another format")),
+        }
     }
 
     /// sled checks a leaf when it reads it. A damaged one is better met now, when it costs a rebuild, than later, when it
@@ -165,8 +202,11 @@ impl Index {
         if self.db.size_on_disk()? > READ_ALL_BYTES_MAX {
             return Ok(());
         }
-        [&self.blocks, &self.nodes, &self.children, &self.versions, &self.chains]
+        let trees = [&self.blocks, &self.nodes, &self.children, &self.versions];
+        let history = [&self.commits, &self.past, &self.log, &self.places];
+        trees
             .into_iter()
+            .chain(history)
             .try_for_each(|tree| tree.iter().try_for_each(|entry| entry.map(|_| ())))
     }
 
@@ -227,43 +267,38 @@ impl Index {
         })
     }
 
-    /// The chain at a commit.
-    pub fn chain(&self, share: ShareId, seq: Seq) -> Result<Option<ChainHash>> {
-        guarded(|| match self.chains.get(key(share, &[&seq.0.to_be_bytes()]))? {
-            Some(bytes) => broken(bytes.first_chunk()).map(|chain| Some(ChainHash::from_bytes(*chain))),
-            None => Ok(None),
-        })
-    }
-
     /// Takes a durable commit. The journal of the share is the only order; taking a commit again changes nothing, also
     /// when the index already holds it in part or holds later ones (which is how a replay meets it).
     pub fn apply(&self, share: ShareId, commit: &Applied<'_>) -> Result<()> {
         let mut fresh = Vec::with_capacity(commit.nodes.len());
-        let mut old_children = ::sled::Batch::default();
-        let mut old_versions = ::sled::Batch::default();
+        let mut old = past::Old::default();
         for node in commit.nodes {
-            if let Some(old) = self.node(share, node.id)? {
-                if old.version > node.version {
+            if let Some(before) = self.node(share, node.id)? {
+                if before.version > node.version {
                     continue;
                 }
-                old_versions.remove(key(share, &[&old.version.0.to_be_bytes(), old.id.as_bytes()]));
-                if let Some(state) = &old.state
-                    && self.child(share, state.parent, &state.name)? == Some(old.id)
+                old.versions.remove(key(share, &[&before.version.0.to_be_bytes(), before.id.as_bytes()]));
+                if let Some(state) = &before.state
+                    && self.child(share, state.parent, &state.name)? == Some(before.id)
                 {
-                    old_children.remove(key(share, &[state.parent.as_bytes(), state.name.as_bytes()]));
+                    old.children.remove(key(share, &[state.parent.as_bytes(), state.name.as_bytes()]));
+                }
+                if before.version < node.version {
+                    old.keep(share, &before, node)?;
                 }
             }
             fresh.push(node);
         }
         // Places are freed before the nodes change: a crash in between leaves the old state to find them by.
         guarded(|| {
-            self.children.apply_batch(old_children)?;
-            self.versions.apply_batch(old_versions)
+            self.past.apply_batch(old.past)?;
+            self.log.apply_batch(old.log)?;
+            self.places.apply_batch(old.places)?;
+            self.children.apply_batch(old.children)?;
+            self.versions.apply_batch(old.versions)
         })?;
         self.insert_nodes(share, &fresh)?;
-        let mut link = commit.chain.as_bytes().to_vec();
-        link.extend_from_slice(&commit.offset.to_le_bytes());
-        guarded(|| self.chains.insert(key(share, &[&commit.seq.0.to_be_bytes()]), link).map(|_| ()))
+        self.insert_commit(share, commit)
     }
 
     fn insert_nodes(&self, share: ShareId, fresh: &[&Node]) -> Result<()> {
@@ -335,85 +370,5 @@ impl Index {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Kind, NodeState};
-
-    const SHARE: ShareId = ShareId::from_bytes([1; 16]);
-
-    fn node(n: u8, version: u64, name: Option<&str>) -> Node {
-        let state = name.map(|name| NodeState {
-            parent: NodeId::ROOT,
-            name: Name::new(name.as_bytes()).unwrap(),
-            kind: Kind::Folder,
-        });
-        Node { id: NodeId::from_bytes([n; 16]), version: Seq(version), state }
-    }
-
-    fn apply(index: &Index, seq: u64, nodes: &[Node]) {
-        let commit = Applied { seq: Seq(seq), chain: ChainHash::default(), offset: 0, nodes };
-        index.apply(SHARE, &commit).unwrap();
-    }
-
-    /// Names that swap, a name that is freed and taken, a node that dies and comes back.
-    fn history() -> Vec<Vec<Node>> {
-        vec![
-            vec![node(1, 1, Some("a")), node(2, 1, Some("b"))],
-            vec![node(1, 2, Some("b")), node(2, 2, Some("a"))],
-            vec![node(1, 3, None), node(3, 3, Some("b"))],
-            vec![node(1, 4, Some("c")), node(3, 4, Some("d")), node(2, 4, None)],
-        ]
-    }
-
-    type Shown = (Vec<NodeId>, Vec<Node>, Vec<Option<NodeId>>);
-
-    fn shown(index: &Index) -> Shown {
-        let head = super::super::Head {
-            journal: JournalId::from_bytes([0; 16]),
-            seq: Seq(9),
-            chain: ChainHash::default(),
-        };
-        let page = index.page(SHARE, Position::default(), 100, true, head).unwrap();
-        let children = index.children(SHARE, NodeId::ROOT).unwrap();
-        let name =
-            |name: &str| index.child(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap();
-        (children, page.nodes, ["a", "b", "c", "d"].map(name).to_vec())
-    }
-
-    #[test]
-    fn replaying_any_tail_over_the_whole_changes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
-        let history = history();
-        for (seq, nodes) in (1..).zip(&history) {
-            apply(&index, seq, nodes);
-        }
-        let before = shown(&index);
-        assert_eq!(before.0.len(), 2);
-        for from in 0..history.len() {
-            for (seq, nodes) in (1..).zip(&history).skip(from) {
-                apply(&index, seq, nodes);
-            }
-            assert_eq!(shown(&index), before, "from {from}");
-        }
-    }
-
-    #[test]
-    fn a_flushed_index_comes_back_with_its_checkpoint() {
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoint = Checkpoint {
-            store: Some(StoreId::from_bytes([1; 16])),
-            packs_end: Place { pack: 3, offset: 4 },
-            packs: vec![1, 3],
-            shares: vec![],
-        };
-        let (index, fresh) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
-        assert_eq!(fresh, Checkpoint::default());
-        apply(&index, 1, &history()[0]);
-        index.flush(&checkpoint).unwrap();
-        drop(index);
-        let (index, found) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
-        assert_eq!(found, checkpoint);
-        assert_eq!(shown(&index).0.len(), 2);
-    }
-}
+#[path = "sled/tests.rs"]
+mod tests;

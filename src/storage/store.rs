@@ -2,6 +2,7 @@
 //!
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
+use super::history;
 use super::home::Home;
 use super::keeper::{Keeper, Signal, checkpoint};
 use super::packs::Packs;
@@ -40,6 +41,9 @@ pub struct StoreOptions {
     pub flush_ms: u64,
     /// Opening the index may take this long before it is given up and rebuilt, ms. Ordinarily it takes under a second.
     pub index_open_ms: u64,
+    /// How long replaced versions stay restorable, ms; 0 keeps only what stands. It is remembered in the store; `None`
+    /// takes what was remembered, or 30 days.
+    pub keep_ms: Option<u64>,
     /// The time that goes into journals, ms since 1970.
     pub clock: fn() -> u64,
 }
@@ -51,6 +55,7 @@ impl Default for StoreOptions {
             free_bytes_min: 64 * 1024 * 1024,
             flush_ms: 5000,
             index_open_ms: 30_000,
+            keep_ms: None,
             clock: now_ms,
         }
     }
@@ -93,12 +98,18 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Self>> {
         let mut ids = IdSource::new(random_seed(path)?);
         let home = Home::open(path, || Ok(StoreId::from_bytes(ids.bytes16())))?;
+        let remembered = history::read_keep(path)?;
+        let keep_ms = options.keep_ms.unwrap_or(remembered);
         let Recovered { index, journals, heads, end, start_new_pack, problems } =
             recover::recover(&home, Duration::from_millis(options.index_open_ms))?;
+        if keep_ms != remembered {
+            history::write_keep(path, keep_ms)?;
+        }
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             options,
+            keep_ms,
             packs,
             recent: Recent { noted: end, ..Recent::default() }.into(),
             heads: heads.into(),
@@ -148,6 +159,11 @@ impl Store {
     /// The id of this store, from `store.toml`.
     pub const fn id(&self) -> StoreId {
         self.id
+    }
+
+    /// How long replaced versions stay restorable, ms.
+    pub fn keep_ms(&self) -> u64 {
+        self.shared.keep_ms
     }
 
     /// What was found wrong with the store's files since it was opened. The store works without what is named here.

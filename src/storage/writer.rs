@@ -8,7 +8,7 @@ use super::content::{Held, KnownContents, decide};
 use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::Signal;
 use super::pack_file::{Location, RECORD_HEADER, record_header};
-use super::pending::{Group, Reply, ShareGroup, ShareView, Waiting};
+use super::pending::{Group, Reply, ShareGroup, ShareView, Signed, Waiting};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
 use super::{
@@ -178,8 +178,8 @@ impl Writer {
     /// Judges a commit and puts it into the group; on an error it is answered at once.
     fn commit(&mut self, request: CommitRequest, inline: &[Prepared], reply: Reply) {
         match self.judged(request, inline) {
-            Ok((share, record, committed, event)) => {
-                let waiting = Waiting { committed, event, reply };
+            Ok((share, record, committed, event, signed)) => {
+                let waiting = Waiting { committed, event, signed, reply };
                 if let Err(error) = self.group.push(share, &self.index, &record, waiting) {
                     // The one who waits hears of it by the end of the reply channel.
                     self.shared.fail(error);
@@ -195,7 +195,7 @@ impl Writer {
         &mut self,
         request: CommitRequest,
         inline: &[Prepared],
-    ) -> Result<(ShareId, Vec<u8>, Committed, Option<CommitEvent>)> {
+    ) -> Result<(ShareId, Vec<u8>, Committed, Option<CommitEvent>, Signed)> {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
@@ -211,6 +211,7 @@ impl Writer {
                 Vec::new(),
                 Committed { prev: prev.seq, head: prev, nodes: vec![], refused },
                 None,
+                Signed::default(),
             ));
         }
         let seq = prev.seq.next();
@@ -221,6 +222,7 @@ impl Writer {
         let time_ms = (self.shared.options.clock)();
         // Synced before the record is written, hence the right place even if more is appended until then.
         let packs = self.shared.packs.end();
+        let signed = Signed { time_ms, device: device.clone() };
         let record = codec::encode(&CommitRecord { seq, time_ms, device, packs, changes: standing })?;
         if record.len() > codec::BYTES_MAX {
             return Err(StorageError::CommitTooLarge);
@@ -228,7 +230,7 @@ impl Writer {
         let head = Head { journal: prev.journal, seq, chain: prev.chain.link(&record) };
         let inline = inline.iter().map(|one| one.block.sealed().clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };
-        Ok((share, record, Committed { prev: prev.seq, head, nodes, refused }, Some(event)))
+        Ok((share, record, Committed { prev: prev.seq, head, nodes, refused }, Some(event), signed))
     }
 
     /// Blocks durable, journal durable, index, answer, broadcast.
@@ -240,7 +242,7 @@ impl Writer {
         for (share, part) in group.shares {
             match self.make_durable(share, &part) {
                 Ok(()) => {
-                    for Waiting { committed, event, reply } in part.waiting {
+                    for Waiting { committed, event, reply, .. } in part.waiting {
                         let _ = reply.send(Ok(committed));
                         if let Some(event) = event {
                             // Nobody watching is fine.
@@ -278,6 +280,8 @@ impl Writer {
             let committed = &waiting.committed;
             let applied = Applied {
                 seq: committed.head.seq,
+                time_ms: waiting.signed.time_ms,
+                device: &waiting.signed.device,
                 chain: committed.head.chain,
                 offset,
                 nodes: &committed.nodes,

@@ -1,0 +1,189 @@
+//! History: which replaced versions stay restorable, and for how long.
+//!
+//! A version is restorable while it was the current one at any instant of the keep time: one that was replaced five
+//! minutes ago is, however old it is. Everything follows from one number, the [`floor`]: the commit that was the last
+//! one when the keep time began. A version is kept when it still stands or was replaced *after* the floor.
+//!
+//! Times are those of the server's clock at each commit. A clock that falls back must not make a version look older than
+//! it is, so what counts is the latest time up to a commit: it never goes back, and errs towards keeping.
+
+use super::error::{At, StorageError};
+use super::sled::Index;
+use super::{Result, ShareId, file};
+use crate::model::{FileContent, Node, Seq};
+use std::path::Path;
+
+/// Keep time when nobody said another: 30 days, ms.
+pub const KEEP_MS_DEFAULT: u64 = 30 * 86_400_000;
+/// Holds the keep time of a store, beside `store.toml`.
+const KEEP_FILE: &str = "keep";
+
+/// The keep time of the store in `home`, ms. What `serve --keep` said last, or the default.
+///
+/// # Errors
+/// A file that does not say it: nothing may be collected then.
+pub fn read_keep(home: &Path) -> Result<u64> {
+    let path = home.join(KEEP_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(KEEP_MS_DEFAULT),
+        other => other.at("read", &path)?,
+    };
+    let value = text.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        let value = value.trim().strip_prefix('"')?.strip_suffix('"')?;
+        (key.trim() == "keep_ms").then(|| value.parse().ok())?
+    });
+    value.ok_or(StorageError::Damaged { path, offset: 0 })
+}
+
+/// Remembers another keep time, durably.
+pub fn write_keep(home: &Path, keep_ms: u64) -> Result<()> {
+    let text = format!(
+        "# How long replaced versions stay restorable; set by `dropblock serve --keep`.\nkeep_ms = \"{keep_ms}\"\n"
+    );
+    file::write_whole(home, KEEP_FILE, text.as_bytes()).at("write", &home.join(KEEP_FILE))
+}
+
+/// The last commit that was there when the keep time began: the share as it was after this commit, and after every later
+/// one, can be restored. With a keep time of 0 that is the head.
+pub fn floor(index: &Index, share: ShareId, now_ms: u64, keep_ms: u64) -> Result<Seq> {
+    let head = index.last_commit(share)?;
+    if keep_ms == 0 {
+        return Ok(head);
+    }
+    last_until(head, now_ms.saturating_sub(keep_ms), |seq| {
+        Ok(index.commit(share, seq)?.map(|commit| commit.time_max_ms))
+    })
+}
+
+/// The last commit of those up to `head` whose time is not after `time_ms`; 0 when there is none. `time_of` never falls.
+pub(super) fn last_until(
+    head: Seq,
+    time_ms: u64,
+    time_of: impl Fn(Seq) -> Result<Option<u64>>,
+) -> Result<Seq> {
+    // Everything up to `low` is in time, nothing from `high` on.
+    let (mut low, mut high) = (0, head.0.saturating_add(1));
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        let time = time_of(Seq(middle))?.ok_or_else(|| {
+            StorageError::Index(std::io::Error::new(std::io::ErrorKind::NotFound, "a commit is missing"))
+        })?;
+        if time <= time_ms { low = middle } else { high = middle }
+    }
+    Ok(Seq(low))
+}
+
+/// The contents of every version of a share that is still restorable, those that stand included. A content comes once per
+/// version that has it. What is not among them, over all shares, may be collected.
+///
+/// May run while commits go on: a version that is replaced meanwhile is in the past before it leaves what stands, and
+/// what stands is read first.
+///
+/// # Errors
+/// Any error means that contents may be missing from what came before it.
+pub fn retained(
+    index: &Index,
+    share: ShareId,
+    now_ms: u64,
+    keep_ms: u64,
+) -> Result<impl Iterator<Item = Result<FileContent>> + use<>> {
+    let floor = floor(index, share, now_ms, keep_ms)?;
+    let past = index.all_replaced(share).filter_map(move |replaced| match replaced {
+        Ok(replaced) => (replaced.by > floor).then_some(Ok(replaced.node)),
+        Err(error) => Some(Err(error)),
+    });
+    let contents = |node: Result<Node>| match node {
+        Ok(node) => node.state.and_then(|state| state.kind.content().cloned()).map(Ok),
+        Err(error) => Some(Err(error)),
+    };
+    Ok(index.standing(share).chain(past).filter_map(contents))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BlockHash, ChainHash, Kind, Name, NodeId, NodeState, Root};
+    use crate::storage::sled::Applied;
+    use std::time::Duration;
+
+    const SHARE: ShareId = ShareId::from_bytes([1; 16]);
+    const DAY: u64 = 86_400_000;
+
+    fn content(text: &str) -> FileContent {
+        let root = Root { params: 1, level: 0, hash: BlockHash::of(text.as_bytes()) };
+        FileContent { size: text.len() as u64, root }
+    }
+
+    fn node(n: u8, version: u64, text: Option<&str>) -> Node {
+        let state = text.map(|text| NodeState {
+            parent: NodeId::ROOT,
+            name: Name::new(&[b'a' + n]).unwrap(),
+            kind: Kind::File { content: content(text), mtime_ns: 0, exec: false },
+        });
+        Node { id: NodeId::from_bytes([n; 16]), version: Seq(version), state }
+    }
+
+    fn index(commits: &[(u64, Node)]) -> (tempfile::TempDir, Index) {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
+        for (seq, (time_ms, node)) in (1..).zip(commits) {
+            let chain = ChainHash::default();
+            let nodes = std::slice::from_ref(node);
+            let commit = Applied { seq: Seq(seq), time_ms: *time_ms, device: "d", chain, offset: 0, nodes };
+            index.apply(SHARE, &commit).unwrap();
+        }
+        (folder, index)
+    }
+
+    fn kept(index: &Index, now_ms: u64, keep_ms: u64) -> Vec<u64> {
+        let found = retained(index, SHARE, now_ms, keep_ms).unwrap();
+        let mut sizes: Vec<u64> = found.map(|content| content.unwrap().size).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+
+    #[test]
+    fn a_version_is_kept_while_it_was_current_within_the_keep_time() {
+        // Sizes tell them apart: 1 until day 10, 2 until day 60, 3 still; and 4 deleted on day 20.
+        let (_folder, index) = index(&[
+            (0, node(1, 1, Some("1"))),
+            (5 * DAY, node(2, 2, Some("4444"))),
+            (10 * DAY, node(1, 3, Some("22"))),
+            (20 * DAY, node(2, 4, None)),
+            (60 * DAY, node(1, 5, Some("333"))),
+        ]);
+        let now = 60 * DAY + 300_000;
+        assert_eq!(kept(&index, now, 30 * DAY), [2, 3], "22 was current until five minutes ago");
+        assert_eq!(kept(&index, now, 0), [3]);
+        assert_eq!(kept(&index, now, 41 * DAY), [2, 3, 4]);
+        assert_eq!(kept(&index, now, 1000 * DAY), [1, 2, 3, 4]);
+        assert_eq!(kept(&index, 90 * DAY + 1, 30 * DAY), [3]);
+        assert_eq!(kept(&index, 90 * DAY - 1, 30 * DAY), [2, 3]);
+        assert!(retained(&index, ShareId::from_bytes([2; 16]), now, 0).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_clock_that_falls_back_drops_nothing_early() {
+        let (_folder, index) = index(&[
+            (100 * DAY, node(1, 1, Some("1"))),
+            (100 * DAY, node(1, 2, Some("22"))),
+            // The machine woke up in 1970.
+            (5, node(1, 3, Some("333"))),
+            (100 * DAY + 1, node(1, 4, Some("4444"))),
+        ]);
+        assert_eq!(kept(&index, 110 * DAY, 30 * DAY), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_keep_time_is_remembered_and_a_file_that_does_not_say_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_keep(folder.path()).unwrap(), KEEP_MS_DEFAULT);
+        write_keep(folder.path(), 0).unwrap();
+        assert_eq!(read_keep(folder.path()).unwrap(), 0);
+        for text in ["", "keep_ms = \"-1\"\n", "keep_ms = 5\n"] {
+            std::fs::write(folder.path().join(KEEP_FILE), text).unwrap();
+            assert!(matches!(read_keep(folder.path()), Err(StorageError::Damaged { .. })), "{text:?}");
+        }
+    }
+}
