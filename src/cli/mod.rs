@@ -4,11 +4,16 @@
 
 mod demo;
 mod failure;
+mod history;
+mod json;
 mod log;
+mod place;
 mod progress;
+mod restore;
 mod serve;
 mod sync;
 mod text;
+mod when;
 
 pub use failure::{Exit, Failure};
 
@@ -36,6 +41,10 @@ enum Command {
     Serve(serve::Args),
     /// Keep a folder equal to the hub
     Sync(sync::Args),
+    /// Show the versions of a file, a folder or the whole share
+    Log(history::Args),
+    /// Make a file, a folder or the whole share what it was
+    Restore(restore::Args),
     /// Show it all: a server, three folders and what moves between them
     Demo(demo::Args),
 }
@@ -54,6 +63,8 @@ pub fn run() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args, voice),
         Command::Sync(args) => sync::run(args, voice),
+        Command::Log(args) => history::run(args, voice),
+        Command::Restore(args) => restore::run(args, voice),
         Command::Demo(args) => demo::run(args, voice),
     };
     match done {

@@ -18,6 +18,11 @@ pub struct Args {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_LISTEN")]
     listen: SocketAddr,
+
+    /// How long replaced and deleted versions stay restorable, for example 30d; 0 keeps none. It is remembered in the
+    /// store [default: what was said last, or 30d]
+    #[arg(long, value_name = "DURATION", value_parser = super::when::duration_ms, env = "DROPBLOCK_KEEP")]
+    keep: Option<u64>,
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
@@ -27,7 +32,8 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
+    let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
+    let store = Store::open(&args.store, options).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
     let served = runtime.block_on(serve(listener, &store, voice));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -10,6 +10,7 @@
 
 mod broadcast;
 mod commit;
+mod history;
 mod listen;
 mod order;
 mod requests;

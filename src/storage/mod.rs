@@ -33,6 +33,7 @@ mod recover;
 mod shared;
 mod sled;
 mod store;
+mod timeline;
 mod writer;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod writer;
 mod conformance;
 
 pub use error::StorageError;
+pub use history::History;
 pub use memory::MemoryStore;
 pub use shared::Problem;
 pub use store::{Store, StoreOptions};
@@ -229,6 +231,11 @@ pub trait Journal: Send + Sync {
         seq: Seq,
         chain: ChainHash,
     ) -> BoxFuture<'_, Result<bool>>;
+
+    /// The past, for a journal that can tell it.
+    fn history(&self) -> Option<&dyn History> {
+        None
+    }
 
     /// Durable commits of all shares from now on, in order. Whoever lags too far is told so and reads on with
     /// [`read_since`](Self::read_since).

@@ -24,7 +24,7 @@
 
 mod past;
 
-pub use past::{CommitInfo, Replaced};
+pub use past::{CommitInfo, Replaced, ShareIndex};
 
 use super::error::StorageError;
 use super::pack_file::{Location, Place};
