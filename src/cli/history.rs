@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: place::Args,
+    place: place::Place,
 
     /// What to show, as seen from the folder, deleted or not [default: everything]
     path: Option<PathBuf>,

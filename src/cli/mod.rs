@@ -116,3 +116,13 @@ fn seed() -> Result<[u8; 32], Failure> {
         .map_err(|error| Failure::new(Exit::General, format!("no random bytes: {error}")))?;
     Ok(seed)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Where to ask.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Place {
     /// A folder that is synced; a sync of it may be running
     pub folder: PathBuf,
 
@@ -30,7 +30,7 @@ pub struct Args {
     pub device: Option<String>,
 }
 
-impl Args {
+impl Place {
     /// Whose folder it is.
     pub fn account(&self) -> Result<Account, Failure> {
         let account = Account::read(&self.folder).map_err(|error| Failure::general(&error))?;

@@ -20,7 +20,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: place::Args,
+    place: place::Place,
 
     /// What to restore, as seen from the folder, deleted or not; `.` for the whole share
     path: PathBuf,
@@ -131,7 +131,9 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     if !alone {
         line.push_str("; the sync that is running brings it to the folder");
     }
-    if wish.to.is_none() {
+    let was_there =
+        !report.steps.iter().any(|step| step.from.is_none() && step.to.as_ref() == Some(&wish.path));
+    if wish.to.is_none() && was_there {
         let shown = |path: &std::path::Path| escape(path.as_os_str().as_bytes());
         let (folder, path) = (shown(&args.place.folder), shown(&args.path));
         line.push_str(&format!("; undo: dropblock restore {folder} {path} --version {}", report.before));

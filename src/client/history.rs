@@ -53,9 +53,6 @@ pub enum HistoryError {
     /// The place for a copy is taken.
     #[error("{0} is there already; name a place that is free")]
     Exists(RelPath),
-    /// The whole share has no place beside itself.
-    #[error("a copy of the whole share needs a place inside of it, and {0} is the share itself")]
-    NoPlace(RelPath),
     /// Others change the same files all the time.
     #[error("{0} keeps changing; a part of it may be restored, run it again")]
     Restless(RelPath),

@@ -200,7 +200,7 @@ impl Historian {
         let path = wish.to.as_ref().unwrap_or(&wish.path);
         let Some((folder, name)) = path.split_last() else {
             if wish.to.is_some() {
-                return Err(HistoryError::NoPlace(path.clone()));
+                return Err(HistoryError::Exists(path.clone()));
             }
             let nodes = self.below(found.head, NodeId::ROOT).await?;
             let tree = tree_of(nodes.iter().map(|past| &past.node));

@@ -1,6 +1,6 @@
 //! Restore: which changes make a place of a share what something was at an earlier time. Pure.
 //!
-//! The rules, also in `docs/adr/0006-history.md`:
+//! The rules, also in `docs/adr/0008-history.md`:
 //! - Afterwards the place holds what it held then, names, contents and all; nothing outside of it changes.
 //! - A node that is below the place now is moved and changed back, whatever it has become.
 //! - Else a node of the same sort that has the name now takes the old content, as an edit of it.
