@@ -178,7 +178,7 @@ impl Writer {
     /// Judges a commit and puts it into the group; on an error it is answered at once.
     fn commit(&mut self, request: CommitRequest, inline: &[Prepared], reply: Reply) {
         match self.judged(request, inline) {
-            Ok((share, record, committed, event, signed)) => {
+            Ok(Judged { share, record, committed, event, signed }) => {
                 let waiting = Waiting { committed, event, signed, reply };
                 if let Err(error) = self.group.push(share, &self.index, &record, waiting) {
                     // The one who waits hears of it by the end of the reply channel.
@@ -191,11 +191,7 @@ impl Writer {
         }
     }
 
-    fn judged(
-        &mut self,
-        request: CommitRequest,
-        inline: &[Prepared],
-    ) -> Result<(ShareId, Vec<u8>, Committed, Option<CommitEvent>, Signed)> {
+    fn judged(&mut self, request: CommitRequest, inline: &[Prepared]) -> Result<Judged> {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
@@ -206,13 +202,9 @@ impl Writer {
         let verdicts = decide(&view, &held, &mut self.known, &changes)?;
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
-            return Ok((
-                share,
-                Vec::new(),
-                Committed { prev: prev.seq, head: prev, nodes: vec![], refused },
-                None,
-                Signed::default(),
-            ));
+            let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
+            let (record, event, signed) = (Vec::new(), None, Signed::default());
+            return Ok(Judged { share, record, committed, event, signed });
         }
         let seq = prev.seq.next();
         let nodes: Vec<Node> = standing
@@ -230,7 +222,8 @@ impl Writer {
         let head = Head { journal: prev.journal, seq, chain: prev.chain.link(&record) };
         let inline = inline.iter().map(|one| one.block.sealed().clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };
-        Ok((share, record, Committed { prev: prev.seq, head, nodes, refused }, Some(event), signed))
+        let committed = Committed { prev: prev.seq, head, nodes, refused };
+        Ok(Judged { share, record, committed, event: Some(event), signed })
     }
 
     /// Blocks durable, journal durable, index, answer, broadcast.
@@ -294,6 +287,16 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// A commit that can go into the group.
+struct Judged {
+    share: ShareId,
+    /// Encoded; empty when every change was refused.
+    record: Vec<u8>,
+    committed: Committed,
+    event: Option<CommitEvent>,
+    signed: Signed,
 }
 
 /// Splits changes by their verdicts.

@@ -383,7 +383,7 @@ fn versions_ok(page: &Versions) -> Result<(), WireError> {
     let versions = &page.versions;
     bound(versions.len() <= limits::VERSIONS_PER_PAGE_MAX, "versions")?;
     bound(versions.is_sorted_by(|a, b| (a.seq, a.node) > (b.seq, b.node)), "order of versions")?;
-    let shapes = versions.iter().flat_map(|version| [&version.before, &version.after]).flatten();
+    let mut shapes = versions.iter().flat_map(|version| [&version.before, &version.after]).flatten();
     let fits = |shape: &crate::model::past::Shape| {
         let target_ok = match &shape.kind {
             Kind::Symlink { target, .. } => target.len() <= limits::SYMLINK_BYTES_MAX,
@@ -391,7 +391,7 @@ fn versions_ok(page: &Versions) -> Result<(), WireError> {
         };
         target_ok && !shape.path.is_empty() && shape.path.len() <= limits::PATH_DEPTH_MAX
     };
-    bound(shapes.map(fits).all(|fits| fits), "version")
+    bound(shapes.all(fits), "version")
 }
 
 #[cfg(test)]

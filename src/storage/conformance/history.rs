@@ -150,7 +150,7 @@ pub async fn the_log_of_everything_has_every_change_with_its_paths_latest_first(
             expected.push((seq, path_of(&pair[0], *id), after, *id));
         }
     }
-    expected.sort_by(|a, b| (b.0, b.3).cmp(&(a.0, a.3)));
+    expected.sort_by_key(|(seq, _, _, id)| std::cmp::Reverse((*seq, *id)));
     let expected: Vec<_> = expected.into_iter().map(|(seq, before, after, _)| (seq, before, after)).collect();
     for max in [1, 2, 5, 1000] {
         let all = log(store, share, "", max).await;

@@ -125,7 +125,7 @@ fn every_replaced_version_is_found_by_node_by_time_and_by_the_place_it_left() {
 fn an_index_of_another_format_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
     let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
-    index.meta.insert("format", &7u32.to_le_bytes()).unwrap();
+    index.meta.insert("format", 7u32.to_le_bytes()).unwrap();
     index.flush(&Checkpoint::default()).unwrap();
     drop(index);
     assert!(matches!(Index::open(folder.path(), Duration::from_secs(30)), Err(StorageError::Index(_))));
