@@ -17,6 +17,8 @@ mod changes;
 mod conflicts;
 #[path = "blackbox/guard.rs"]
 mod guard;
+#[path = "blackbox/history.rs"]
+mod history;
 #[path = "blackbox/joining.rs"]
 mod joining;
 #[path = "blackbox/large.rs"]

@@ -19,5 +19,8 @@ mod manifests;
 #[path = "properties/reconcile.rs"]
 mod reconcile;
 #[cfg(test)]
+#[path = "properties/restore.rs"]
+mod restore;
+#[cfg(test)]
 #[path = "properties/sample.rs"]
 mod sample;

@@ -1,7 +1,8 @@
 //! `dropblock check`: is everything in a store that should be, and is it what was written?
 
 use super::failure::{Exit, Failure};
-use super::tend::{self, Refused, Which, quoted};
+use super::json::Object;
+use super::tend::{self, Refused, Which};
 use super::text::{self, Voice};
 use crate::server::control::{Reply, Request};
 use crate::storage::{CheckOptions, CheckReport, Finding};
@@ -67,37 +68,37 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
 }
 
 fn json(finding: &Finding) -> String {
+    let line = |kind| Object::default().number("v", 1).text("finding", kind);
     match finding {
-        Finding::Journal { text } => format!("{{\"v\":1,\"finding\":\"journal\",\"text\":{}}}", quoted(text)),
-        Finding::PackMissing { pack } => format!("{{\"v\":1,\"finding\":\"pack_missing\",\"pack\":{pack}}}"),
+        Finding::Journal { text } => line("journal").text("text", text),
+        Finding::PackMissing { pack } => line("pack_missing").number("pack", u64::from(*pack)),
         Finding::PackDamaged { pack, from, to } => {
-            format!("{{\"v\":1,\"finding\":\"pack_damaged\",\"pack\":{pack},\"from\":{from},\"to\":{to}}}")
+            line("pack_damaged").number("pack", u64::from(*pack)).number("from", *from).number("to", *to)
         }
-        Finding::Block { hash, place } => {
-            let (pack, offset) = place.map_or(("null".to_owned(), "null".to_owned()), |(pack, offset)| {
-                (pack.to_string(), offset.to_string())
-            });
-            format!(
-                "{{\"v\":1,\"finding\":\"block\",\"hash\":\"{hash}\",\"pack\":{pack},\"offset\":{offset}}}"
-            )
-        }
-        Finding::Version { share, path, version, current, blocks } => format!(
-            "{{\"v\":1,\"finding\":\"version\",\"share\":{},\"path\":{},\"version\":{version},\"current\":{current},\"missing_blocks\":{blocks}}}",
-            quoted(share),
-            quoted(path)
-        ),
+        Finding::Block { hash, place: None } => line("block").text("hash", &hash.to_hex()),
+        Finding::Block { hash, place: Some((pack, offset)) } => line("block")
+            .text("hash", &hash.to_hex())
+            .number("pack", u64::from(*pack))
+            .number("offset", u64::from(*offset)),
+        Finding::Version { share, path, version, current, blocks } => line("version")
+            .text("share", share)
+            .text("path", path)
+            .number("version", version.0)
+            .flag("current", *current)
+            .number("missing_blocks", *blocks),
     }
+    .line()
 }
 
 fn sums(report: &CheckReport) -> String {
-    format!(
-        "{{\"v\":1,\"findings\":{},\"blocks\":{},\"read_bytes\":{},\"contents\":{},\"unindexed\":{},\"repaired\":{},\"wanted\":{}}}",
-        report.findings.len() as u64 + report.more,
-        report.blocks,
-        report.bytes,
-        report.contents,
-        report.unindexed,
-        report.repaired,
-        report.wanted
-    )
+    Object::default()
+        .number("v", 1)
+        .number("findings", report.findings.len() as u64 + report.more)
+        .number("blocks", report.blocks)
+        .number("read_bytes", report.bytes)
+        .number("contents", report.contents)
+        .number("unindexed", report.unindexed)
+        .number("repaired", report.repaired)
+        .number("wanted", report.wanted)
+        .line()
 }

@@ -1,6 +1,7 @@
 //! `dropblock gc`: give back the space of what no version needs any more.
 
 use super::failure::{Exit, Failure};
+use super::json::Object;
 use super::tend::{self, Which};
 use super::text::{self, Voice};
 use crate::server::control::{Reply, Request};
@@ -18,7 +19,7 @@ pub struct Args {
     dry_run: bool,
 
     /// Garbage stays for this long after a run has seen it first
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = tend::time_ms)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::when::duration_ms)]
     grace: u64,
 
     /// A pack file is rewritten when at least this much of it is garbage, percent
@@ -94,23 +95,23 @@ fn show(report: &GcReport, voice: Voice) {
 
 fn json(report: &GcReport) -> String {
     let sums = &report.sums;
-    format!(
-        "{{\"v\":1,\"dry_run\":{},\"live_blocks\":{},\"live_bytes\":{},\"garbage_blocks\":{},\"garbage_bytes\":{},\"new_blocks\":{},\"waiting_blocks\":{},\"waiting_bytes\":{},\"dropped_packs\":{},\"rewritten_packs\":{},\"moved_bytes\":{},\"planned_bytes\":{},\"deleted_blocks\":{},\"removed_packs\":{},\"freed_bytes\":{},\"damaged_packs\":{:?}}}",
-        report.dry_run,
-        sums.live_blocks,
-        sums.live_bytes,
-        sums.garbage_blocks,
-        sums.garbage_bytes,
-        sums.new_blocks,
-        sums.waiting_blocks,
-        sums.waiting_bytes,
-        sums.dropped_packs,
-        sums.rewritten_packs,
-        sums.moved_bytes,
-        sums.freed_bytes,
-        report.deleted_blocks,
-        report.removed_packs,
-        report.freed_bytes,
-        report.damaged_packs,
-    )
+    Object::default()
+        .number("v", 1)
+        .flag("dry_run", report.dry_run)
+        .number("live_blocks", sums.live_blocks)
+        .number("live_bytes", sums.live_bytes)
+        .number("garbage_blocks", sums.garbage_blocks)
+        .number("garbage_bytes", sums.garbage_bytes)
+        .number("new_blocks", sums.new_blocks)
+        .number("waiting_blocks", sums.waiting_blocks)
+        .number("waiting_bytes", sums.waiting_bytes)
+        .number("dropped_packs", sums.dropped_packs)
+        .number("rewritten_packs", sums.rewritten_packs)
+        .number("moved_bytes", sums.moved_bytes)
+        .number("planned_bytes", sums.freed_bytes)
+        .number("deleted_blocks", report.deleted_blocks)
+        .number("removed_packs", report.removed_packs)
+        .number("freed_bytes", report.freed_bytes)
+        .raw("damaged_packs", &format!("{:?}", report.damaged_packs))
+        .line()
 }

@@ -6,13 +6,18 @@ mod check;
 mod demo;
 mod failure;
 mod gc;
+mod history;
+mod json;
 mod log;
+mod place;
 mod progress;
+mod restore;
 mod serve;
 mod stats;
 mod sync;
 mod tend;
 mod text;
+mod when;
 
 pub use failure::{Exit, Failure};
 
@@ -46,6 +51,10 @@ enum Command {
     Gc(gc::Args),
     /// Show what a store holds and what that takes on disk
     Stats(stats::Args),
+    /// Show the versions of a file, a folder or the whole share
+    Log(history::Args),
+    /// Make a file, a folder or the whole share what it was
+    Restore(restore::Args),
     /// Show it all: a server, three folders and what moves between them
     Demo(demo::Args),
 }
@@ -67,6 +76,8 @@ pub fn run() -> Exit {
         Command::Check(args) => check::run(&args, voice),
         Command::Gc(args) => gc::run(&args, voice),
         Command::Stats(args) => stats::run(&args),
+        Command::Log(args) => history::run(args, voice),
+        Command::Restore(args) => restore::run(args, voice),
         Command::Demo(args) => demo::run(args, voice),
     };
     match done {
@@ -117,4 +128,14 @@ fn seed() -> Result<[u8; 32], Failure> {
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::new(Exit::General, format!("no random bytes: {error}")))?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -19,8 +19,13 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_LISTEN")]
     listen: SocketAddr,
 
+    /// How long replaced and deleted versions stay restorable, for example 30d; 0 keeps none. It is remembered in the
+    /// store [default: what was said last, or 30d]
+    #[arg(long, value_name = "DURATION", value_parser = super::when::duration_ms, env = "DROPBLOCK_KEEP")]
+    keep: Option<u64>,
+
     /// Everything stored is read again once in this time, in small steps; 0 never does
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = super::tend::time_ms, env = "DROPBLOCK_SCRUB")]
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = super::when::duration_ms, env = "DROPBLOCK_SCRUB")]
     scrub: u64,
 }
 
@@ -31,7 +36,8 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let store = Store::open(&args.store, StoreOptions::default()).map_err(|error| open_failure(&error))?;
+    let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
+    let store = Store::open(&args.store, options).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
     let served = runtime.block_on(serve(listener, &store, &args, voice));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -1,7 +1,8 @@
 //! `dropblock stats`: what a store holds and what that takes.
 
 use super::failure::{Exit, Failure};
-use super::tend::{self, Which, quoted};
+use super::json::Object;
+use super::tend::{self, Which};
 use super::text;
 use crate::server::control::{Reply, Request};
 use crate::storage::{ShareStats, Stats};
@@ -65,39 +66,35 @@ fn share_line(share: &ShareStats) -> String {
 }
 
 fn json(stats: &Stats) -> String {
-    let shares: Vec<String> = stats
-        .shares
-        .iter()
-        .map(|share| {
-            format!(
-                "{{\"name\":{},\"files\":{},\"folders\":{},\"symlinks\":{},\"logical_bytes\":{},\"commits\":{},\"journal_bytes\":{}}}",
-                quoted(&share.name),
-                share.files,
-                share.folders,
-                share.symlinks,
-                share.logical_bytes,
-                share.commits,
-                share.journal_bytes
-            )
-        })
-        .collect();
+    let share = |share: &ShareStats| {
+        Object::default()
+            .text("name", &share.name)
+            .number("files", share.files)
+            .number("folders", share.folders)
+            .number("symlinks", share.symlinks)
+            .number("logical_bytes", share.logical_bytes)
+            .number("commits", share.commits)
+            .number("journal_bytes", share.journal_bytes)
+            .line()
+    };
+    let shares: Vec<String> = stats.shares.iter().map(share).collect();
     let permille = |n: Option<u64>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
-    format!(
-        "{{\"v\":1,\"logical_bytes\":{},\"unique_bytes\":{},\"stored_bytes\":{},\"current_stored_bytes\":{},\"history_stored_bytes\":{},\"garbage_bytes\":{},\"packs\":{},\"blocks\":{},\"garbage_blocks\":{},\"condemned_blocks\":{},\"damaged_blocks\":{},\"dedup_permille\":{},\"compression_permille\":{},\"keep_ms\":{},\"shares\":[{}]}}",
-        stats.logical_bytes,
-        stats.unique_bytes,
-        stats.stored_bytes,
-        stats.current_stored_bytes,
-        stats.history_stored_bytes,
-        stats.garbage_bytes,
-        stats.packs,
-        stats.blocks,
-        stats.garbage_blocks,
-        stats.condemned_blocks,
-        stats.damaged_blocks,
-        permille(stats.dedup_permille()),
-        permille(stats.compression_permille()),
-        stats.keep_ms,
-        shares.join(",")
-    )
+    Object::default()
+        .number("v", 1)
+        .number("logical_bytes", stats.logical_bytes)
+        .number("unique_bytes", stats.unique_bytes)
+        .number("stored_bytes", stats.stored_bytes)
+        .number("current_stored_bytes", stats.current_stored_bytes)
+        .number("history_stored_bytes", stats.history_stored_bytes)
+        .number("garbage_bytes", stats.garbage_bytes)
+        .number("packs", stats.packs)
+        .number("blocks", stats.blocks)
+        .number("garbage_blocks", stats.garbage_blocks)
+        .number("condemned_blocks", stats.condemned_blocks)
+        .number("damaged_blocks", stats.damaged_blocks)
+        .raw("dedup_permille", &permille(stats.dedup_permille()))
+        .raw("compression_permille", &permille(stats.compression_permille()))
+        .number("keep_ms", stats.keep_ms)
+        .raw("shares", &format!("[{}]", shares.join(",")))
+        .line()
 }

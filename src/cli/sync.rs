@@ -54,10 +54,63 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     ended
 }
 
+impl Args {
+    /// A one-time sync on behalf of another command.
+    pub fn once(
+        folder: PathBuf,
+        server: String,
+        share: String,
+        device: String,
+        allow_mass_delete: bool,
+    ) -> Self {
+        let poll = Duration::from_secs(1);
+        Self { folder, server, once: true, poll, device: Some(device), share, allow_mass_delete }
+    }
+}
+
 async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
     let stop = super::stop_signal()?;
-    let connected = Arc::new(AtomicBool::new(false));
+    if args.once {
+        return tokio::select! {
+            ended = once(&args, voice) => ended,
+            () = stop => Err(Failure::new(Exit::Interrupted, "interrupted; the next run goes on from here")),
+        };
+    }
     let display = Display::new(voice);
+    let mut client = open(&args, voice, &display)?;
+    let counters = client.counters();
+    display.show(client.progress(), counters);
+    let ended = client.run_forever(stop).await;
+    display.end();
+    ended.map_err(|error| failure(&error))?;
+    Ok(Exit::Ok)
+}
+
+/// Syncs both ways until nothing is left.
+pub async fn once(args: &Args, voice: Voice) -> Result<Exit, Failure> {
+    let display = Display::new(voice);
+    let start = Instant::now();
+    let mut client = open(args, voice, &display)?;
+    let counters = client.counters();
+    display.show(client.progress(), counters.clone());
+    // Also when this is dropped in the middle.
+    let _end = Ending(&display);
+    let ended = client.run_once().await;
+    display.end();
+    let done = ended.map_err(|error| failure(&error))?;
+    Ok(summary(args, voice, &done, &counters, start.elapsed()))
+}
+
+struct Ending<'a>(&'a Display);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn open(args: &Args, voice: Voice, display: &Display) -> Result<Client, Failure> {
+    let connected = Arc::new(AtomicBool::new(false));
     let config = Config {
         server: args.server.clone(),
         share: args.share.clone(),
@@ -68,29 +121,10 @@ async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
         now: Arc::new(|| jiff::Zoned::now().strftime("%Y-%m-%d %H-%M-%S").to_string()),
         dialer: Arc::new(TcpDialer),
         seed: super::seed()?,
-        news: teller(&args, voice, &display, connected),
+        news: teller(args, voice, display, connected),
     };
     let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    let start = Instant::now();
-    let mut client = Client::open(&args.folder, config, now_ns).map_err(|error| failure(&error))?;
-    let counters = client.counters();
-    display.show(client.progress(), counters.clone());
-    if !args.once {
-        let ended = client.run_forever(stop).await;
-        display.end();
-        ended.map_err(|error| failure(&error))?;
-        return Ok(Exit::Ok);
-    }
-    let ended = tokio::select! {
-        ended = client.run_once() => ended,
-        () = stop => {
-            display.end();
-            return Err(Failure::new(Exit::Interrupted, "interrupted; the next run goes on from here"));
-        }
-    };
-    display.end();
-    let done = ended.map_err(|error| failure(&error))?;
-    Ok(summary(&args, voice, &done, &counters, start.elapsed()))
+    Client::open(&args.folder, config, now_ns).map_err(|error| failure(&error))
 }
 
 /// The last line of a one-time sync.
@@ -188,7 +222,7 @@ fn teller(
     })
 }
 
-fn failure(error: &ClientError) -> Failure {
+pub fn failure(error: &ClientError) -> Failure {
     let exit = match error {
         ClientError::Folder(FolderError::Locked { .. }) => Exit::Locked,
         ClientError::Held { .. } => Exit::Partial,
@@ -221,19 +255,19 @@ fn is_nonsense(error: &WireError) -> bool {
     !matches!(error, WireError::Goodbye { .. } | WireError::Failed { .. } | WireError::Version { .. })
 }
 
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = crate::folder::fs::host_name();
     device_name(&name).unwrap_or_else(|_| "device".to_owned())
 }
 
-fn device_name(text: &str) -> Result<String, String> {
+pub fn device_name(text: &str) -> Result<String, String> {
     let fits = !text.is_empty()
         && text.len() <= limits::DEVICE_NAME_BYTES_MAX
         && !text.chars().any(char::is_control);
     if fits { Ok(text.to_owned()) } else { Err("1 to 64 bytes without control characters".to_owned()) }
 }
 
-fn share_name(text: &str) -> Result<String, String> {
+pub fn share_name(text: &str) -> Result<String, String> {
     if crate::wire::handshake::is_share_name(text) {
         Ok(text.to_owned())
     } else {
@@ -241,7 +275,7 @@ fn share_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn server(text: &str) -> Result<String, String> {
+pub fn server(text: &str) -> Result<String, String> {
     let port =
         text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
     match port {

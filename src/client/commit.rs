@@ -51,7 +51,8 @@ impl Session<'_> {
     }
 }
 
-fn batches(changes: Vec<Change>) -> Vec<Vec<Change>> {
+/// Changes in commits that fit a frame.
+pub(super) fn batches(changes: Vec<Change>) -> Vec<Vec<Change>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut bytes = 0;

@@ -313,7 +313,7 @@ fn trace(client: &Client, plan: &super::cycle::Plan) {
     }
 }
 
-fn unreachable_or(error: crate::wire::WireError, server: &str) -> ClientError {
+pub(super) fn unreachable_or(error: crate::wire::WireError, server: &str) -> ClientError {
     match error {
         crate::wire::WireError::Io(source) => ClientError::Unreachable { server: server.to_owned(), source },
         source => ClientError::Wire { server: server.to_owned(), source },

@@ -43,6 +43,12 @@ pub enum FolderError {
         /// What is in the way.
         path: ShownPath,
     },
+    /// It is not, or not yet, the folder of a client.
+    #[error("{path} was never synced: run `dropblock sync` on it first")]
+    NotSynced {
+        /// The folder.
+        path: ShownPath,
+    },
     /// The operating system refuses.
     #[error("no permission to {action} {path}")]
     NoPermission {
@@ -136,6 +142,7 @@ impl FolderError {
         match self {
             Self::NotFound { .. } => "folder-not-found",
             Self::NotAFolder { .. } => "not-a-folder",
+            Self::NotSynced { .. } => "not-synced",
             Self::NoPermission { .. } => "no-permission",
             Self::ReadOnly { .. } => "read-only",
             Self::NoSpace { .. } => "no-space",

@@ -16,6 +16,7 @@
 //!     trash/            files that came out, kept until looked at again
 //! ```
 
+mod account;
 pub mod apply;
 pub mod disk;
 pub mod error;
@@ -38,6 +39,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use account::Account;
 pub use disk::Disk;
 pub use error::{FolderError, ShownPath};
 pub use memory::MemoryDisk;

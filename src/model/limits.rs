@@ -30,6 +30,8 @@ pub const HASHES_PER_REQUEST_MAX: usize = 4096;
 pub const CHANGES_PER_COMMIT_MAX: usize = 2048;
 /// Most nodes in one page of `Changes`.
 pub const NODES_PER_PAGE_MAX: usize = 2048;
+/// Most versions in one page of `Versions`.
+pub const VERSIONS_PER_PAGE_MAX: usize = 1024;
 /// New blocks of a commit ride inside it up to this many bytes; above it they are asked for and sent first.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 

@@ -9,6 +9,7 @@ pub mod hash;
 pub mod id;
 pub mod limits;
 pub mod node;
+pub mod past;
 pub mod path;
 pub mod record;
 

@@ -9,6 +9,7 @@ mod guard;
 mod merge;
 mod names;
 mod order;
+pub mod restore;
 
 pub use guard::{Held, mass_delete};
 pub use merge::{Merge, Origin, Sides, reconcile};

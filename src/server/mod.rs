@@ -11,6 +11,7 @@
 mod broadcast;
 mod commit;
 pub mod control;
+mod history;
 mod listen;
 mod order;
 mod repair;

@@ -6,7 +6,7 @@
 
 use super::broadcast::{self, Registered, Registry};
 use super::order::{Before, Order, Ticket};
-use super::{Fault, Server, commit, requests};
+use super::{Fault, Server, commit, history, requests};
 use crate::model::{SessionId, path};
 use crate::storage::ShareId;
 use crate::wire::backlog::Backlog;
@@ -351,6 +351,11 @@ async fn answer(
             Ok(()) => return Ok(()),
             Err(fault) => Err(fault),
         },
+        Message::Find { at } => history::find(&session, at).await,
+        Message::History { path, before, versions_max } => {
+            history::versions(&session, path, before, versions_max).await
+        }
+        Message::Look { at, look, nodes_max } => history::look(&session, at, look, nodes_max).await,
         other => Err(WireError::Unexpected(other.name()).into()),
     };
     let message = match result {

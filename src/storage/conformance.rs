@@ -1,10 +1,13 @@
 //! What every store does, whatever it is made of: one suite, run over each implementation.
 
+mod history;
+
 use super::*;
 use crate::block::{Block, Sealer};
 use crate::manifest::Builder;
 use crate::model::{FileContent, Kind, Name, NodeState, Root};
 use bytes::Bytes;
+use history::*;
 
 /// A store under test.
 pub trait Both: BlockStore + Journal {}
@@ -251,6 +254,10 @@ suite! {
     a_manifest_stands_only_with_all_its_blocks,
     commits_at_the_same_time_are_judged_one_after_the_other,
     a_block_that_needs_another_one_is_not_taken,
+    the_share_as_it_was_after_every_commit_is_found_by_folder_path_and_id,
+    the_log_of_everything_has_every_change_with_its_paths_latest_first,
+    the_log_of_a_path_follows_what_stands_there_and_ends_where_things_left,
+    moments_are_found_by_the_clock_and_a_new_share_has_none,
 }
 
 #[test]

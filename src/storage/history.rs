@@ -8,15 +8,37 @@
 //! it is, so what counts is the latest time up to a commit: it never goes back, and errs towards keeping.
 
 use super::error::{At, StorageError};
-use super::sled::Index;
-use super::{Result, ShareId, file};
-use crate::model::{FileContent, Node, Seq};
+use super::sled::{CommitInfo, Index};
+use super::timeline::Timeline;
+use super::{BoxFuture, Result, ShareId, file};
+use crate::model::past::{Found, Look, Moment, Seen, Versions};
+use crate::model::{FileContent, Name, Node, NodeId, Seq};
 use std::path::Path;
 
 /// Keep time when nobody said another: 30 days, ms.
 pub const KEEP_MS_DEFAULT: u64 = 30 * 86_400_000;
 /// Holds the keep time of a store, beside `store.toml`.
 const KEEP_FILE: &str = "keep";
+
+/// Tells the past of shares. Commits are never lost from it: contents are, when they are no longer kept.
+pub trait History: Send + Sync {
+    /// Where a moment lies.
+    fn moment(&self, share: ShareId, at: Moment) -> BoxFuture<'_, Result<Found>>;
+
+    /// At most `max` versions of everything that ever stood at `path` or below it, before one, latest first. A node that
+    /// stands there now is followed through all its names; one that left, until it did. Empty to the end for a path
+    /// that never was.
+    fn versions(
+        &self,
+        share: ShareId,
+        path: Vec<Name>,
+        before: Option<(Seq, NodeId)>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Versions>>;
+
+    /// Looks at the share as it was after commit `at` (the head, for one that is not there yet); at most about `max` nodes.
+    fn look(&self, share: ShareId, at: Seq, look: Look, max: usize) -> BoxFuture<'_, Result<Seen>>;
+}
 
 /// The keep time of the store in `home`, ms. What `serve --keep` said last, or the default.
 ///
@@ -48,28 +70,50 @@ pub fn write_keep(home: &Path, keep_ms: u64) -> Result<()> {
 /// one, can be restored. With a keep time of 0 that is the head.
 pub fn floor(index: &Index, share: ShareId, now_ms: u64, keep_ms: u64) -> Result<Seq> {
     let head = index.last_commit(share)?;
-    if keep_ms == 0 {
-        return Ok(head);
-    }
-    last_until(head, now_ms.saturating_sub(keep_ms), |seq| {
-        Ok(index.commit(share, seq)?.map(|commit| commit.time_max_ms))
-    })
+    floor_by(head, now_ms, keep_ms, |seq| index.commit(share, seq))
 }
 
-/// The last commit of those up to `head` whose time is not after `time_ms`; 0 when there is none. `time_of` never falls.
-pub(super) fn last_until(
+/// [`floor`] over any place that knows the commits up to `head`.
+pub(super) fn floor_by(
     head: Seq,
-    time_ms: u64,
-    time_of: impl Fn(Seq) -> Result<Option<u64>>,
+    now_ms: u64,
+    keep_ms: u64,
+    commit: impl Fn(Seq) -> Result<Option<CommitInfo>>,
 ) -> Result<Seq> {
+    match now_ms.checked_sub(keep_ms) {
+        _ if keep_ms == 0 => Ok(head),
+        Some(begin_ms) => last_until(head, begin_ms, commit),
+        // Before the clock's own beginning nothing happened.
+        None => Ok(Seq::ZERO),
+    }
+}
+
+/// Answers [`History::moment`].
+pub(super) fn find(line: &impl Timeline, head: Seq, now_ms: u64, keep_ms: u64, at: Moment) -> Result<Found> {
+    let commit = |seq| line.commit(seq);
+    let seq = match at {
+        Moment::Now => head,
+        Moment::Commit(seq) => seq.min(head),
+        Moment::Time(time_ms) => last_until(head, time_ms, commit)?,
+        Moment::Age(age_ms) => match now_ms.checked_sub(age_ms) {
+            Some(time_ms) => last_until(head, time_ms, commit)?,
+            None => Seq::ZERO,
+        },
+    };
+    let time_ms = line.commit(seq)?.map_or(0, |commit| commit.time_ms);
+    Ok(Found { head, seq, time_ms, floor: floor_by(head, now_ms, keep_ms, commit)? })
+}
+
+/// The last commit of those up to `head` that was there at a time; 0 when none was.
+fn last_until(head: Seq, time_ms: u64, commit: impl Fn(Seq) -> Result<Option<CommitInfo>>) -> Result<Seq> {
     // Everything up to `low` is in time, nothing from `high` on.
     let (mut low, mut high) = (0, head.0.saturating_add(1));
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        let time = time_of(Seq(middle))?.ok_or_else(|| {
+        let found = commit(Seq(middle))?.ok_or_else(|| {
             StorageError::Index(std::io::Error::new(std::io::ErrorKind::NotFound, "a commit is missing"))
         })?;
-        if time <= time_ms { low = middle } else { high = middle }
+        if found.time_max_ms <= time_ms { low = middle } else { high = middle }
     }
     Ok(Seq(low))
 }

@@ -2,13 +2,17 @@
 //! clock, and can [`crash`](MemoryStore::crash).
 
 use super::content::{Held, KnownContents, decide};
+use super::history::{self, History};
 use super::journal::CommitRecord;
 use super::pack_file::Place;
+use super::sled::{CommitInfo, Replaced};
+use super::timeline::{self, Timeline};
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, NO_HEAD, Page,
     Position, PutReport, Result, ShareId, StorageError, check_share_name,
 };
 use crate::block::{Block, Codec, SealedBlock, VerifiedBlock, seal};
+use crate::model::past::{Found, Look, Moment, Seen, Versions};
 use crate::model::{
     BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq, codec,
 };
@@ -30,6 +34,8 @@ struct State {
     unsynced: HashSet<BlockHash>,
     shares: BTreeMap<ShareId, Share>,
     ids: IdSource,
+    now_ms: u64,
+    keep_ms: u64,
     events: broadcast::Sender<Arc<CommitEvent>>,
 }
 
@@ -40,8 +46,10 @@ struct Blocks(HashMap<BlockHash, SealedBlock>);
 struct Share {
     name: String,
     head: Head,
-    /// The chain at every commit, from before the first.
-    chains: Vec<ChainHash>,
+    /// What is known of every commit, from before the first.
+    commits: Vec<CommitInfo>,
+    past: BTreeMap<(NodeId, Seq), Replaced>,
+    left: BTreeSet<(NodeId, Name, NodeId)>,
     nodes: BTreeMap<NodeId, Node>,
     places: BTreeMap<(NodeId, Name), NodeId>,
     versions: BTreeSet<(Seq, NodeId)>,
@@ -55,8 +63,31 @@ impl MemoryStore {
             unsynced: HashSet::new(),
             shares: BTreeMap::new(),
             ids: IdSource::new(seed),
+            now_ms: 0,
+            keep_ms: history::KEEP_MS_DEFAULT,
             events: broadcast::channel(EVENTS_MAX).0,
         }))
+    }
+
+    /// Sets the clock, ms since 1970. It stands still otherwise.
+    pub fn set_clock(&self, now_ms: u64) {
+        self.state().now_ms = now_ms;
+    }
+
+    /// Sets how long replaced versions stay restorable, ms.
+    pub fn set_keep(&self, keep_ms: u64) {
+        self.state().keep_ms = keep_ms;
+    }
+
+    /// Asks about the past of a share: with its head, the clock and the keep time.
+    fn ask<T>(
+        &self,
+        share: ShareId,
+        question: impl FnOnce(&Share, u64, u64) -> Result<T>,
+    ) -> std::future::Ready<Result<T>> {
+        let state = self.state();
+        let share = state.shares.get(&share).ok_or(StorageError::UnknownShare);
+        ready(share.and_then(|share| question(share, state.now_ms, state.keep_ms)))
     }
 
     /// Loses what was not durable, and ends every watch.
@@ -112,7 +143,7 @@ impl State {
         if standing.is_empty() {
             return Ok(Committed { prev, head: share.head, nodes: Vec::new(), refused });
         }
-        let nodes = share.apply(device, standing)?;
+        let nodes = share.apply(device, self.now_ms, standing)?;
         self.unsynced.clear();
         let head = share.head;
         let inline = inline.into_iter().map(VerifiedBlock::into_sealed).collect();
@@ -124,7 +155,7 @@ impl State {
 }
 
 impl Share {
-    fn apply(&mut self, device: String, changes: Vec<Change>) -> Result<Vec<Node>> {
+    fn apply(&mut self, device: String, time_ms: u64, changes: Vec<Change>) -> Result<Vec<Node>> {
         let seq = self.head.seq.next();
         let nodes: Vec<Node> = changes
             .iter()
@@ -135,7 +166,9 @@ impl Share {
                 self.versions.remove(&(old.version, old.id));
                 if let Some(state) = &old.state {
                     self.places.remove(&(state.parent, state.name.clone()));
+                    self.left.insert((state.parent, state.name.clone(), old.id));
                 }
+                self.past.insert((old.id, old.version), Replaced { node: old.clone(), by: seq });
             }
         }
         for node in &nodes {
@@ -145,10 +178,11 @@ impl Share {
             }
             self.nodes.insert(node.id, node.clone());
         }
-        let record = CommitRecord { seq, time_ms: 0, device, packs: Place::default(), changes };
+        let record = CommitRecord { seq, time_ms, device: device.clone(), packs: Place::default(), changes };
         self.head.seq = seq;
         self.head.chain = self.head.chain.link(&codec::encode(&record)?);
-        self.chains.push(self.head.chain);
+        let time_max_ms = self.commits.last().map_or(0, |last| last.time_max_ms).max(time_ms);
+        self.commits.push(CommitInfo { chain: self.head.chain, time_ms, time_max_ms, device });
         Ok(nodes)
     }
 
@@ -234,7 +268,9 @@ impl Journal for MemoryStore {
         let share = Share {
             name: name.to_owned(),
             head,
-            chains: vec![start],
+            commits: vec![CommitInfo { chain: start, time_ms: 0, time_max_ms: 0, device: String::new() }],
+            past: BTreeMap::new(),
+            left: BTreeSet::new(),
             nodes: BTreeMap::new(),
             places: BTreeMap::new(),
             versions: BTreeSet::new(),
@@ -272,13 +308,104 @@ impl Journal for MemoryStore {
     ) -> BoxFuture<'_, Result<bool>> {
         let state = self.state();
         let known = state.shares.get(&share).map(|share| {
-            let at = usize::try_from(seq.0).ok().and_then(|seq| share.chains.get(seq));
-            share.head.journal == journal && at == Some(&chain)
+            let at = usize::try_from(seq.0).ok().and_then(|seq| share.commits.get(seq));
+            share.head.journal == journal && at.is_some_and(|at| at.chain == chain)
         });
         Box::pin(ready(known.ok_or(StorageError::UnknownShare)))
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        Some(self)
+    }
+
     fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {
         self.state().events.subscribe()
+    }
+}
+
+impl Share {
+    fn floor(&self, now_ms: u64, keep_ms: u64) -> Result<Seq> {
+        history::floor_by(self.head.seq, now_ms, keep_ms, |seq| self.commit(seq))
+    }
+}
+
+impl Timeline for Share {
+    fn node(&self, id: NodeId) -> Result<Option<Node>> {
+        Ok(self.nodes.get(&id).cloned())
+    }
+
+    fn replaced(&self, id: NodeId, at: Seq) -> Result<Option<Replaced>> {
+        Ok(self.past.range((id, Seq::ZERO)..=(id, at)).next_back().map(|(_, replaced)| replaced.clone()))
+    }
+
+    fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>> {
+        Nodes::child(self, parent, name)
+    }
+
+    fn left(&self, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
+        let all = self.left.iter().filter(|(folder, named, _)| *folder == parent && named == name);
+        Ok(all.map(|(.., id)| *id).collect())
+    }
+
+    fn children_after(
+        &self,
+        parent: NodeId,
+        after: Option<&Name>,
+        max: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        let all = self.places.iter().filter(|((folder, name), _)| *folder == parent && Some(name) > after);
+        Ok(all.map(|((_, name), id)| (name.clone(), *id)).take(max).collect())
+    }
+
+    fn left_after(
+        &self,
+        parent: NodeId,
+        after: Option<(&Name, NodeId)>,
+        max: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        let all =
+            self.left.iter().filter(|(folder, name, id)| *folder == parent && Some((name, *id)) > after);
+        Ok(all.map(|(_, name, id)| (name.clone(), *id)).take(max).collect())
+    }
+
+    fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>> {
+        let past = self.past.keys().map(|(id, seq)| (*seq, *id));
+        let mut all: Vec<_> = past.chain(self.versions.iter().copied()).filter(|at| *at < before).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.truncate(max);
+        Ok(all)
+    }
+
+    fn commit(&self, seq: Seq) -> Result<Option<CommitInfo>> {
+        Ok(usize::try_from(seq.0).ok().and_then(|seq| self.commits.get(seq)).cloned())
+    }
+}
+
+impl History for MemoryStore {
+    fn moment(&self, share: ShareId, at: Moment) -> BoxFuture<'_, Result<Found>> {
+        Box::pin(
+            self.ask(share, |share, now_ms, keep_ms| {
+                history::find(share, share.head.seq, now_ms, keep_ms, at)
+            }),
+        )
+    }
+
+    fn versions(
+        &self,
+        share: ShareId,
+        path: Vec<Name>,
+        before: Option<(Seq, NodeId)>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Versions>> {
+        Box::pin(self.ask(share, |share, now_ms, keep_ms| {
+            timeline::versions(share, share.floor(now_ms, keep_ms)?, &path, before, max)
+        }))
+    }
+
+    fn look(&self, share: ShareId, at: Seq, look: Look, max: usize) -> BoxFuture<'_, Result<Seen>> {
+        Box::pin(self.ask(share, |share, now_ms, keep_ms| {
+            let at = at.min(share.head.seq);
+            timeline::look(share, share.floor(now_ms, keep_ms)?, at, &look, max)
+        }))
     }
 }

@@ -45,6 +45,7 @@ mod sled;
 mod stats;
 mod store;
 mod sweep;
+mod timeline;
 mod upkeep;
 mod writer;
 
@@ -55,6 +56,7 @@ mod conformance;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use error::StorageError;
 pub use gc::{GcOptions, PackPlan, Sums};
+pub use history::History;
 pub use memory::MemoryStore;
 pub use scrub::ScrubStep;
 pub use shared::Problem;
@@ -255,6 +257,11 @@ pub trait Journal: Send + Sync {
         seq: Seq,
         chain: ChainHash,
     ) -> BoxFuture<'_, Result<bool>>;
+
+    /// The past, for a journal that can tell it.
+    fn history(&self) -> Option<&dyn History> {
+        None
+    }
 
     /// Durable commits of all shares from now on, in order. Whoever lags too far is told so and reads on with
     /// [`read_since`](Self::read_since).

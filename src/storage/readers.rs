@@ -1,13 +1,16 @@
 //! Readers: a few threads that read blocks and nodes for everybody. Reading blocks the thread that does it, so it is not
 //! done where requests are served; and a handle on the index can be used by one thread at a time.
 
+use super::history;
 use super::pack_file::Location;
 use super::shared::Shared;
-use super::sled::Index;
+use super::sled::{Index, ShareIndex};
+use super::timeline::{self, Timeline};
 use super::writer::locate;
 use super::{Page, Position, Result, ShareId, StorageError};
 use crate::block::SealedBlock;
-use crate::model::{BlockHash, ChainHash, JournalId, Seq};
+use crate::model::past::{Found, Look, Moment, Seen, Versions};
+use crate::model::{BlockHash, ChainHash, JournalId, Name, NodeId, Seq};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -165,5 +168,46 @@ impl Reader {
         }
         let found = self.index.commit(share, seq).map_err(|error| self.shared.fail(error))?;
         Ok(found.is_some_and(|found| found.chain == chain))
+    }
+
+    /// `History::moment`.
+    pub fn moment(&self, share: ShareId, at: Moment) -> Result<Found> {
+        let (line, head) = self.line(share)?;
+        let now_ms = (self.shared.options.clock)();
+        history::find(&line, head, now_ms, self.shared.keep_ms, at).map_err(|error| self.shared.fail(error))
+    }
+
+    /// `History::versions`.
+    pub fn versions(
+        &self,
+        share: ShareId,
+        path: &[Name],
+        before: Option<(Seq, NodeId)>,
+        max: usize,
+    ) -> Result<Versions> {
+        let _gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let (line, head) = self.line(share)?;
+        let found = self.floor(&line, head);
+        let found = found.and_then(|floor| timeline::versions(&line, floor, path, before, max));
+        found.map_err(|error| self.shared.fail(error))
+    }
+
+    /// `History::look`.
+    pub fn look(&self, share: ShareId, at: Seq, look: &Look, max: usize) -> Result<Seen> {
+        let _gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let (line, head) = self.line(share)?;
+        let found = self.floor(&line, head);
+        let found = found.and_then(|floor| timeline::look(&line, floor, at.min(head), look, max));
+        found.map_err(|error| self.shared.fail(error))
+    }
+
+    fn line(&self, share: ShareId) -> Result<(ShareIndex<'_>, Seq)> {
+        let head = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
+        Ok((ShareIndex { share, index: &self.index }, head.seq))
+    }
+
+    fn floor(&self, line: &ShareIndex<'_>, head: Seq) -> Result<Seq> {
+        let now_ms = (self.shared.options.clock)();
+        history::floor_by(head, now_ms, self.shared.keep_ms, |seq| line.commit(seq))
     }
 }

@@ -24,7 +24,7 @@
 
 mod past;
 
-pub use past::{CommitInfo, Replaced};
+pub use past::{CommitInfo, Replaced, ShareIndex};
 
 use super::error::StorageError;
 use super::pack_file::{Location, Place};
@@ -190,7 +190,7 @@ impl Index {
         match self.meta.get("format")? {
             Some(found) if *found == known => Ok(()),
             None if self.meta.is_empty()? && self.blocks.is_empty()? && self.nodes.is_empty()? => {
-                self.meta.insert("format", &known).map(|_| ())
+                self.meta.insert("format", known).map(|_| ())
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the index is of another format")),
         }

@@ -19,11 +19,12 @@ use super::sweep::{self, GcReport, GcStep};
 use super::upkeep::{Brake, Upkeep};
 use super::writer::{Prepared, Work, Writer};
 use super::{
-    BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, Page, Position,
-    PutReport, Result, ShareId, StorageError,
+    BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, History, Journal, Page,
+    Position, PutReport, Result, ShareId, StorageError,
 };
 use crate::block::{SealedBlock, VerifiedBlock};
-use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, SessionId, StoreId};
+use crate::model::past::{Found, Look, Moment, Seen, Versions};
+use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Name, NodeId, Seq, SessionId, StoreId};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -432,7 +433,33 @@ impl Journal for Store {
         )
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        Some(self)
+    }
+
     fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {
         self.shared.events.subscribe()
+    }
+}
+
+impl History for Store {
+    fn moment(&self, share: ShareId, at: Moment) -> BoxFuture<'_, Result<Found>> {
+        Box::pin(async move { self.reader()?.run(move |reader| reader.moment(share, at)).await })
+    }
+
+    fn versions(
+        &self,
+        share: ShareId,
+        path: Vec<Name>,
+        before: Option<(Seq, NodeId)>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Versions>> {
+        Box::pin(
+            async move { self.reader()?.run(move |reader| reader.versions(share, &path, before, max)).await },
+        )
+    }
+
+    fn look(&self, share: ShareId, at: Seq, look: Look, max: usize) -> BoxFuture<'_, Result<Seen>> {
+        Box::pin(async move { self.reader()?.run(move |reader| reader.look(share, at, &look, max)).await })
     }
 }

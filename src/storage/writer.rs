@@ -244,8 +244,8 @@ impl Writer {
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
             let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
-            let (record, signed, named) = (Vec::new(), Signed::default(), Vec::new());
-            return Ok(Judged { share, record, committed, event: None, signed, named });
+            let (record, event, signed) = (Vec::new(), None, Signed::default());
+            return Ok(Judged { share, record, committed, event, signed, named: Vec::new() });
         }
         let seq = prev.seq.next();
         let nodes: Vec<Node> = standing
@@ -333,6 +333,18 @@ impl Writer {
     }
 }
 
+/// A commit that can go into the group.
+struct Judged {
+    share: ShareId,
+    /// Encoded; empty when every change was refused.
+    record: Vec<u8>,
+    committed: Committed,
+    event: Option<CommitEvent>,
+    signed: Signed,
+    /// Blocks it names on which its session has a lease.
+    named: Vec<BlockHash>,
+}
+
 /// Splits changes by their verdicts.
 fn sort_out(
     changes: Vec<crate::model::Change>,
@@ -366,18 +378,6 @@ pub fn locate(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Option
         Some(location) => Ok(Some(location)),
         None => index.block(hash),
     }
-}
-
-/// A commit that was judged.
-struct Judged {
-    share: ShareId,
-    /// Empty when every change was refused.
-    record: Vec<u8>,
-    committed: Committed,
-    event: Option<CommitEvent>,
-    signed: Signed,
-    /// Blocks it names on which its session has a lease.
-    named: Vec<BlockHash>,
 }
 
 /// The blocks of this store, as the judge looks at them. Whatever a commit looks at is not deleted meanwhile.

@@ -17,7 +17,8 @@ use super::reply::{Changes, Committed, PartCheck, Want, nodes_as_sent};
 use super::waiting::{Answer, Shared, Waiter};
 use crate::block::{SealedBlock, pack};
 use crate::model::counters::Counters;
-use crate::model::{BlockHash, Change, Node, Seq, limits};
+use crate::model::past::{Found, Look, Moment, Seen, Versions};
+use crate::model::{BlockHash, Change, Name, Node, NodeId, Seq, limits};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -265,6 +266,42 @@ impl Connection {
         let message = Message::WantBlocks { hashes, bases: Vec::new() };
         self.send(&message, Vec::new(), Answer::Parts { sender, check }).await?;
         Ok(Want { parts, unanswered, _budget: budget })
+    }
+
+    /// Where a moment lies in the share's journal. This and the following are for sessions with
+    /// [`features::HISTORY`](handshake::features::HISTORY).
+    pub async fn find(&self, at: Moment) -> Result<Found, WireError> {
+        match self.request(&Message::Find { at }, Vec::new()).await? {
+            Message::Found(found) => Ok(found),
+            other => Err(self.violation(other.name())),
+        }
+    }
+
+    /// A page of what became of everything that ever stood at a path or below it, latest first.
+    pub async fn versions(
+        &self,
+        path: Vec<Name>,
+        before: Option<(Seq, NodeId)>,
+    ) -> Result<Versions, WireError> {
+        let versions_max = u32::try_from(limits::VERSIONS_PER_PAGE_MAX).unwrap_or(1);
+        match self.request(&Message::History { path, before, versions_max }, Vec::new()).await? {
+            Message::Versions(page) => {
+                if before.is_some() && page.rest.is_some() && page.rest >= before {
+                    return Err(self.violation("page without progress"));
+                }
+                Ok(page)
+            }
+            other => Err(self.violation(other.name())),
+        }
+    }
+
+    /// A page of what was there after a commit.
+    pub async fn look(&self, at: Seq, look: Look) -> Result<Seen, WireError> {
+        let nodes_max = u32::try_from(limits::NODES_PER_PAGE_MAX).unwrap_or(1);
+        match self.request(&Message::Look { at, look, nodes_max }, Vec::new()).await? {
+            Message::Seen(seen) => Ok(seen),
+            other => Err(self.violation(other.name())),
+        }
     }
 
     /// One round trip; how long it took.

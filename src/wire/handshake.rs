@@ -21,10 +21,12 @@ pub const PROTO_MAX: u16 = 1;
 pub mod features {
     /// The server opens blocks that are sealed against a base block it holds.
     pub const BASES: u64 = 1;
+    /// The server tells the past of a share.
+    pub const HISTORY: u64 = 2;
     /// The client may be asked for blocks that the store lacks.
     pub const REPAIR: u64 = 4;
     /// Everything this version knows.
-    pub const KNOWN: u64 = BASES | REPAIR;
+    pub const KNOWN: u64 = BASES | HISTORY | REPAIR;
 }
 
 /// Most extensions in a hello or a welcome.

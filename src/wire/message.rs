@@ -5,7 +5,10 @@
 
 use super::error::{ErrorCode, WireError};
 use super::handshake::{Hello, Welcome, bound};
-use crate::model::{BlockHash, ChainHash, Change, JournalId, Node, NodeId, Refusal, Seq, limits, path};
+use crate::model::past::{Found, LOOK_FOLDERS_MAX, Look, Moment, Seen, Versions};
+use crate::model::{
+    BlockHash, ChainHash, Change, JournalId, Kind, Name, Node, NodeId, Refusal, Seq, limits, path,
+};
 use serde::{Deserialize, Serialize};
 
 /// Longest text of a `Goodbye` or `Failed`, bytes.
@@ -200,6 +203,35 @@ pub enum Message {
     },
     /// [S push] Pushes were left out: poll from your position.
     Behind,
+    /// Client: Where in the share's journal is this moment? This and the following need `features::HISTORY`.
+    Find {
+        /// The moment.
+        at: Moment,
+    },
+    /// Server: There.
+    Found(Found),
+    /// Client: What became of everything that ever stood at a path or below it?
+    History {
+        /// At most `PATH_DEPTH_MAX` names; none for the whole share.
+        path: Vec<Name>,
+        /// Only versions before this one; `None` from the latest on.
+        before: Option<(Seq, NodeId)>,
+        /// At most this many versions, 1 ..= `VERSIONS_PER_PAGE_MAX`.
+        versions_max: u32,
+    },
+    /// Server: Versions, latest first.
+    Versions(Versions),
+    /// Client: What was there after a commit?
+    Look {
+        /// The commit; the head, for one that is not there yet.
+        at: Seq,
+        /// What to look at.
+        look: Look,
+        /// At most about this many nodes, 1 ..= `NODES_PER_PAGE_MAX`.
+        nodes_max: u32,
+    },
+    /// Server: That was there.
+    Seen(Seen),
     /// [S push] Blocks of the store are damaged or missing: whoever holds one may put it. Only with the feature `REPAIR`.
     Wanted {
         /// 1 ..= `HASHES_PER_REQUEST_MAX`.
@@ -226,7 +258,20 @@ impl Message {
             Self::Goodbye { text, .. } | Self::Failed { text, .. } => {
                 bound(text.len() <= TEXT_BYTES_MAX, "text")
             }
-            Self::Ping | Self::Pong | Self::Behind => Ok(()),
+            Self::Ping | Self::Pong | Self::Behind | Self::Find { .. } | Self::Found(_) => Ok(()),
+            Self::History { path, versions_max, .. } => {
+                bound(path.len() <= limits::PATH_DEPTH_MAX, "path")?;
+                within(*versions_max, limits::VERSIONS_PER_PAGE_MAX, "versions of a page")
+            }
+            Self::Versions(page) => versions_ok(page),
+            Self::Look { look, nodes_max, .. } => {
+                within(*nodes_max, limits::NODES_PER_PAGE_MAX, "nodes of a page")?;
+                look_ok(look)
+            }
+            Self::Seen(seen) => {
+                bound(seen.nodes.len() <= limits::NODES_PER_PAGE_MAX, "nodes")?;
+                nodes_valid(seen.nodes.iter().map(|past| &past.node))
+            }
             Self::Poll { nodes_max, .. } => within(*nodes_max, limits::NODES_PER_PAGE_MAX, "nodes of a page"),
             Self::Changes { nodes, complete, .. } => {
                 bound(*complete || !nodes.is_empty(), "progress of a page")?;
@@ -286,6 +331,12 @@ impl Message {
             Self::Blocks { .. } => "Blocks",
             Self::Changed { .. } => "Changed",
             Self::Behind => "Behind",
+            Self::Find { .. } => "Find",
+            Self::Found(_) => "Found",
+            Self::History { .. } => "History",
+            Self::Versions(_) => "Versions",
+            Self::Look { .. } => "Look",
+            Self::Seen(_) => "Seen",
             Self::Wanted { .. } => "Wanted",
         }
     }
@@ -313,8 +364,40 @@ fn hashes_ok(hashes: &[BlockHash]) -> Result<(), WireError> {
 /// What a server says about nodes is checked like what a client says: a bad name or target never reaches a folder.
 fn nodes_ok(nodes: &[Node], max: usize) -> Result<(), WireError> {
     bound(nodes.len() <= max, "nodes")?;
+    nodes_valid(nodes.iter())
+}
+
+fn nodes_valid<'a>(mut nodes: impl Iterator<Item = &'a Node>) -> Result<(), WireError> {
     let valid = |node: &Node| node.id != NodeId::ROOT && node.state.as_ref().is_none_or(|s| s.is_valid());
-    bound(nodes.iter().all(valid), "node")
+    bound(nodes.all(valid), "node")
+}
+
+fn look_ok(look: &Look) -> Result<(), WireError> {
+    match look {
+        Look::Path { names, .. } => bound(names.len() <= limits::PATH_DEPTH_MAX, "path"),
+        Look::Inside { folders, .. } => {
+            bound(!folders.is_empty() && folders.len() <= LOOK_FOLDERS_MAX, "folders")
+        }
+        Look::Nodes(ids) => {
+            bound(!ids.is_empty() && ids.len() <= limits::NODES_PER_PAGE_MAX, "nodes")?;
+            bound(!ids.contains(&NodeId::ROOT), "node")
+        }
+    }
+}
+
+fn versions_ok(page: &Versions) -> Result<(), WireError> {
+    let versions = &page.versions;
+    bound(versions.len() <= limits::VERSIONS_PER_PAGE_MAX, "versions")?;
+    bound(versions.is_sorted_by(|a, b| (a.seq, a.node) > (b.seq, b.node)), "order of versions")?;
+    let mut shapes = versions.iter().flat_map(|version| [&version.before, &version.after]).flatten();
+    let fits = |shape: &crate::model::past::Shape| {
+        let target_ok = match &shape.kind {
+            Kind::Symlink { target, .. } => target.len() <= limits::SYMLINK_BYTES_MAX,
+            _ => true,
+        };
+        target_ok && !shape.path.is_empty() && shape.path.len() <= limits::PATH_DEPTH_MAX
+    };
+    bound(shapes.all(fits), "version")
 }
 
 #[cfg(test)]
@@ -352,12 +435,36 @@ mod tests {
         assert_eq!(goodbye, [2, 5, 1, b'x']);
         assert_eq!(codec::encode(&Message::Ping).unwrap(), [3]);
         assert_eq!(codec::encode(&Message::Behind).unwrap(), [17]);
+        assert_eq!(codec::encode(&Message::Wanted { hashes: vec![] }).unwrap(), [24, 0]);
+        assert_eq!(codec::encode(&Message::Find { at: Moment::Age(5) }).unwrap(), [18, 2, 5]);
+        assert_eq!(codec::encode(&Message::Seen(Seen::default())).unwrap(), [23, 0, 0]);
     }
 
     #[test]
     fn text_from_outside_is_escaped_and_cut_at_a_character() {
         let clean = clean_text(&"\u{1b}é".repeat(400));
         assert!(clean.len() <= TEXT_BYTES_MAX && !clean.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_version_out_of_order_or_without_a_path_is_refused() {
+        let version = |seq, path: &[&[u8]]| crate::model::past::Version {
+            seq: Seq(seq),
+            node: NodeId::from_bytes([1; 16]),
+            time_ms: 0,
+            device: String::new(),
+            before: None,
+            after: Some(crate::model::past::Shape {
+                path: path.iter().map(|name| Name::new(name).unwrap()).collect(),
+                kind: Kind::Folder,
+            }),
+            kept: true,
+        };
+        let page = |versions| Message::Versions(Versions { versions, rest: None }).validate();
+        assert!(page(vec![version(2, &[b"a"]), version(1, &[b"a"])]).is_ok());
+        assert!(page(vec![version(1, &[b"a"]), version(2, &[b"a"])]).is_err());
+        assert!(page(vec![version(1, &[b"a"]), version(1, &[b"a"])]).is_err());
+        assert!(page(vec![version(1, &[])]).is_err());
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use super::{Applied, Index, broken, guarded, key, node_id};
 use crate::model::{ChainHash, Name, Node, NodeId, Seq, codec};
+use crate::storage::timeline::Timeline;
 use crate::storage::{Result, ShareId};
+use ::sled::InlineArray;
 use std::io;
 
 /// What the index knows of a commit beside its nodes.
@@ -53,6 +55,24 @@ fn replaced(key: &[u8], value: &[u8]) -> Result<Replaced> {
     let version = Seq(u64::from_be_bytes(version));
     let node = Node { id: NodeId::from_bytes(*id), version, state: codec::decode(state)? };
     Ok(Replaced { node, by: Seq(u64::from_le_bytes(*by)) })
+}
+
+fn name(bytes: Option<&[u8]>) -> io::Result<Name> {
+    broken(bytes.and_then(|bytes| Name::new(bytes).ok()))
+}
+
+/// Name and node of a key of `places`.
+fn left_place(key: &[u8]) -> io::Result<(Name, NodeId)> {
+    let rest = key.get(32..).and_then(|rest| rest.split_last_chunk::<16>());
+    let (named, node) = broken(rest)?;
+    Ok((name(named.strip_suffix(&[0]))?, NodeId::from_bytes(*node)))
+}
+
+type Entry = io::Result<(InlineArray, InlineArray)>;
+
+/// The first `max` entries that begin with `prefix`.
+fn within(entries: impl Iterator<Item = Entry>, prefix: &[u8], max: usize) -> impl Iterator<Item = Entry> {
+    entries.take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix))).take(max)
 }
 
 /// What a commit takes out of the tables of what stands, and puts into those of the past.
@@ -144,21 +164,48 @@ impl Index {
         Ok(found)
     }
 
-    /// Nodes that have left a place in this folder, of that name or of any; also those that came back.
-    pub fn left(&self, share: ShareId, parent: NodeId, name: Option<&Name>) -> Result<Vec<NodeId>> {
-        let prefix = match name {
+    /// Nodes that have left that place, also those that came back.
+    pub fn left(&self, share: ShareId, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
+        let prefix = key(share, &[parent.as_bytes(), name.as_bytes(), &[0]]);
+        guarded(|| self.places.scan_prefix(prefix).map(|entry| Ok(left_place(&entry?.0)?.1)).collect())
+    }
+
+    /// At most `max` places in a folder that nodes have left, by name and node, after one.
+    pub fn left_after(
+        &self,
+        share: ShareId,
+        parent: NodeId,
+        after: Option<(&Name, NodeId)>,
+        max: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        let first = match after {
+            // The shortest key behind that one.
+            Some((name, node)) => {
+                key(share, &[parent.as_bytes(), name.as_bytes(), &[0], node.as_bytes(), &[0]])
+            }
+            None => key(share, &[parent.as_bytes()]),
+        };
+        let folder = key(share, &[parent.as_bytes()]);
+        let entries = self.places.range(first..);
+        within(entries, &folder, max).map(|entry| guarded(|| left_place(&entry?.0))).collect()
+    }
+
+    /// At most `max` live nodes of a folder by name, after a name.
+    pub fn children_after(
+        &self,
+        share: ShareId,
+        parent: NodeId,
+        after: Option<&Name>,
+        max: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        let first = match after {
             Some(name) => key(share, &[parent.as_bytes(), name.as_bytes(), &[0]]),
             None => key(share, &[parent.as_bytes()]),
         };
-        guarded(|| {
-            let entries = self.places.scan_prefix(prefix);
-            entries
-                .map(|entry| {
-                    let key = entry?.0;
-                    node_id(key.get(key.len().saturating_sub(16)..).unwrap_or_default())
-                })
-                .collect()
-        })
+        let folder = key(share, &[parent.as_bytes()]);
+        let entries = self.children.range(first..);
+        let child = |(key, id): (InlineArray, InlineArray)| Ok((name(key.get(32..))?, node_id(&id)?));
+        within(entries, &folder, max).map(|entry| guarded(|| child(entry?))).collect()
     }
 
     /// The nodes of a share as they stand, tombstones too, in the order of their ids.
@@ -175,5 +222,58 @@ impl Index {
             let (key, value) = entry?;
             replaced(&key, &value)
         })
+    }
+}
+
+/// One share of the index, as a place that remembers.
+#[derive(Debug)]
+pub struct ShareIndex<'a> {
+    /// Which share.
+    pub share: ShareId,
+    /// Where.
+    pub index: &'a Index,
+}
+
+impl Timeline for ShareIndex<'_> {
+    fn node(&self, id: NodeId) -> Result<Option<Node>> {
+        self.index.node(self.share, id)
+    }
+
+    fn replaced(&self, id: NodeId, at: Seq) -> Result<Option<Replaced>> {
+        self.index.replaced(self.share, id, at)
+    }
+
+    fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>> {
+        self.index.child(self.share, parent, name)
+    }
+
+    fn left(&self, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
+        self.index.left(self.share, parent, name)
+    }
+
+    fn children_after(
+        &self,
+        parent: NodeId,
+        after: Option<&Name>,
+        max: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        self.index.children_after(self.share, parent, after, max)
+    }
+
+    fn left_after(
+        &self,
+        parent: NodeId,
+        after: Option<(&Name, NodeId)>,
+        max: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        self.index.left_after(self.share, parent, after, max)
+    }
+
+    fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>> {
+        self.index.log_before(self.share, before, max)
+    }
+
+    fn commit(&self, seq: Seq) -> Result<Option<CommitInfo>> {
+        self.index.commit(self.share, seq)
     }
 }

@@ -31,7 +31,7 @@ fn history() -> Vec<Vec<Node>> {
 }
 
 type Shown = (Vec<NodeId>, Vec<Node>, Vec<Option<NodeId>>, Past);
-type Past = (Vec<Replaced>, Vec<(Seq, NodeId)>, Vec<NodeId>, Vec<Option<CommitInfo>>);
+type Past = (Vec<Replaced>, Vec<(Seq, NodeId)>, Vec<(Name, NodeId)>, Vec<Option<CommitInfo>>);
 
 fn shown(index: &Index) -> Shown {
     let head = super::super::Head {
@@ -45,7 +45,7 @@ fn shown(index: &Index) -> Shown {
     let past = (
         index.all_replaced(SHARE).map(Result::unwrap).collect(),
         index.log_before(SHARE, (Seq(9), NodeId::ROOT), 100).unwrap(),
-        index.left(SHARE, NodeId::ROOT, None).unwrap(),
+        index.left_after(SHARE, NodeId::ROOT, None, 100).unwrap(),
         (1..5).map(|seq| index.commit(SHARE, Seq(seq)).unwrap()).collect(),
     );
     (children, page.nodes, ["a", "b", "c", "d"].map(name).to_vec(), past)
@@ -115,8 +115,7 @@ fn every_replaced_version_is_found_by_node_by_time_and_by_the_place_it_left() {
         }
         assert_eq!(found, all, "{max}");
     }
-    let left =
-        |name: &str| index.left(SHARE, NodeId::ROOT, Some(&Name::new(name.as_bytes()).unwrap())).unwrap();
+    let left = |name: &str| index.left(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap();
     assert_eq!([left("a"), left("b"), left("c")], [vec![id(1), id(2)], vec![id(1), id(2), id(3)], vec![]]);
     assert_eq!(index.last_commit(SHARE).unwrap(), Seq(4));
     assert_eq!(index.last_commit(ShareId::from_bytes([0; 16])).unwrap(), Seq(0));
@@ -126,7 +125,7 @@ fn every_replaced_version_is_found_by_node_by_time_and_by_the_place_it_left() {
 fn an_index_of_another_format_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
     let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
-    index.meta.insert("format", &7u32.to_le_bytes()).unwrap();
+    index.meta.insert("format", 7u32.to_le_bytes()).unwrap();
     index.flush(&Checkpoint::default()).unwrap();
     drop(index);
     assert!(matches!(Index::open(folder.path(), Duration::from_secs(30)), Err(StorageError::Index(_))));

@@ -1,0 +1,99 @@
+//! What `log` and `restore` have in common: which folder, which share of which server, which path in it.
+
+use super::failure::{Exit, Failure, causes};
+use super::sync;
+use crate::client::history::{Ask, Historian, HistoryError};
+use crate::folder::Account;
+use crate::model::path::escape;
+use crate::model::{Name, RelPath};
+use crate::wire::TcpDialer;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// Where to ask.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// A folder that is synced; a sync of it may be running
+    pub folder: PathBuf,
+
+    /// Address of the hub
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", value_parser = sync::server, env = "DROPBLOCK_SERVER")]
+    pub server: String,
+
+    /// Name of the share on the hub [default: the folder's]
+    #[arg(long, value_name = "NAME", value_parser = sync::share_name, env = "DROPBLOCK_SHARE")]
+    pub share: Option<String>,
+
+    /// Name of this device [default: the host's name]
+    #[arg(long, value_name = "NAME", value_parser = sync::device_name, env = "DROPBLOCK_DEVICE")]
+    pub device: Option<String>,
+}
+
+impl Place {
+    /// Whose folder it is.
+    pub fn account(&self) -> Result<Account, Failure> {
+        let account = Account::read(&self.folder).map_err(|error| Failure::general(&error))?;
+        match &self.share {
+            Some(asked) if *asked != account.share => Err(Failure::new(
+                Exit::General,
+                format!(
+                    "{} belongs to the share {:?}, not {asked:?}",
+                    escape(self.folder.as_os_str().as_bytes()),
+                    account.share
+                ),
+            )),
+            _ => Ok(account),
+        }
+    }
+
+    /// Connects to the server of the folder.
+    pub async fn open(&self, account: &Account) -> Result<Historian, Failure> {
+        let ask = Ask {
+            server: self.server.clone(),
+            dialer: Arc::new(TcpDialer),
+            share: account.share.clone(),
+            store: account.store,
+            device: account.device,
+            device_name: self.device_name(),
+        };
+        Historian::open(ask).await.map_err(|error| failure(&error))
+    }
+
+    /// As given, or the host's.
+    pub fn device_name(&self) -> String {
+        self.device.clone().unwrap_or_else(sync::host_name)
+    }
+}
+
+/// The path of a share that an argument names: relative to the folder, or absolute and inside it.
+pub fn path(account: &Account, given: &Path) -> Result<RelPath, Failure> {
+    let wrong = |why: &str| {
+        let shown = escape(given.as_os_str().as_bytes());
+        Failure::new(Exit::General, format!("{shown}: {why}"))
+    };
+    let outside = "not inside the folder; name it as seen from there";
+    let inside = match given.is_absolute() {
+        true => given.strip_prefix(&account.folder).map_err(|_| wrong(outside))?,
+        false => given,
+    };
+    let mut names = Vec::new();
+    for part in inside.components() {
+        match part {
+            Component::CurDir => {}
+            Component::Normal(name) => {
+                names.push(Name::new(name.as_bytes()).map_err(|error| wrong(&error.to_string()))?);
+            }
+            _ => return Err(wrong(outside)),
+        }
+    }
+    Ok(RelPath::from_names(names))
+}
+
+/// How a question about the past failed.
+pub fn failure(error: &HistoryError) -> Failure {
+    match error {
+        HistoryError::Client(error) => sync::failure(error),
+        error => Failure::new(Exit::General, causes(error)),
+    }
+}
