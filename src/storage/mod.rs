@@ -15,6 +15,11 @@
 //!
 //! The index is never part of the contract: it is rebuilt from packs and journals whenever it is in doubt.
 //!
+//! # Upkeep
+//! Deleting is the reverse of a commit: mark what versions name (`mark`), plan (`gc`), condemn, wait, look again, delete
+//! (`sweep`), under leases that keep what sessions rely on (`lease`). `check`, `scrub` and `stats` read. All of it runs
+//! through `upkeep`, one job at a time, and changes things only in small steps on the storage thread.
+//!
 //! This room knows no network and no synced folder.
 
 mod check;
