@@ -7,6 +7,8 @@
 //! gets a copy of a world that failed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stderr)]
+// Dice are small numbers.
+#![allow(clippy::cast_possible_truncation)]
 
 #[path = "fuzz_live/ledger.rs"]
 mod ledger;
@@ -169,7 +171,11 @@ impl<'a> Round<'a> {
         let kept = kept.map_err(|_| ()).and_then(|tree| {
             self.ledger.note(format!("equal after {:?}: {} names", start.elapsed(), tree.names().len()));
             let lost = self.ledger.lost(&tree, self.world.path());
-            if lost.is_empty() { Ok(()) } else { Err(eprintln!("lost contents:\n{}", lost.join("\n"))) }
+            if lost.is_empty() {
+                return Ok(());
+            }
+            eprintln!("lost contents:\n{}", lost.join("\n"));
+            Err(())
         });
         for (client, folder) in self.clients.iter_mut().zip(&self.folders) {
             let running = client.as_mut().is_some_and(|client| client.process.is_running());

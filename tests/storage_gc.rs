@@ -31,7 +31,6 @@ fn options() -> StoreOptions {
         pack_bytes: 40_000,
         clock: now_ms,
         keep_ms: Some(0),
-        ..StoreOptions::default()
     }
 }
 

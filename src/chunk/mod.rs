@@ -11,7 +11,9 @@
 pub mod chunker;
 pub mod params;
 pub mod reader;
+pub mod shared;
 
 pub use chunker::{Chunker, chunk_lengths};
 pub use params::{Params, V1};
 pub use reader::ChunkReader;
+pub use shared::{Buffers, SharedReader};

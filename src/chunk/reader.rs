@@ -62,7 +62,7 @@ impl ChunkReader {
 }
 
 /// Reads until `buffer` is full (false) or the source has ended (true). `filled` counts the bytes in the buffer.
-fn fill(source: &mut impl Read, buffer: &mut [u8], filled: &mut usize) -> std::io::Result<bool> {
+pub(super) fn fill(source: &mut impl Read, buffer: &mut [u8], filled: &mut usize) -> std::io::Result<bool> {
     while let Some(space) = buffer.get_mut(*filled..).filter(|space| !space.is_empty()) {
         match source.read(space) {
             Ok(0) => return Ok(true),

@@ -49,10 +49,10 @@ impl Session<'_> {
     fn structure(&self, plan: &Plan) -> Result<Report, FolderError> {
         let client = &*self.client;
         let mut disk = client.cycle.disk(&client.state.base);
-        client
-            .folder
-            .work()
-            .here(|| place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id)))
+        let mut names = super::rescue_names(&client.config);
+        client.folder.work().here(|| {
+            place::structure(&client.folder, &plan.ops, &mut disk, &|id| client.stamp(id), &mut names)
+        })
     }
 
     /// Takes in what operations did.

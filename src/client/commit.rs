@@ -3,7 +3,9 @@
 use super::ClientError;
 use super::cycle::Plan;
 use super::session::Session;
-use crate::model::{Change, Kind, Refusal, limits};
+use crate::folder::{Sent, Update};
+use crate::model::{Change, Kind, NodeId, Refusal, limits};
+use std::collections::BTreeSet;
 
 /// A commit ends at about this many bytes, so that with its inline blocks it fits a frame.
 const COMMIT_BYTES: usize = 1024 * 1024;
@@ -15,6 +17,7 @@ impl Session<'_> {
         let mut inline = std::mem::take(&mut self.inline_out);
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
+            self.announce_commit(&batch)?;
             let done = self.connection.commit(batch.clone(), &blocks).await?;
             for change in &batch {
                 tracing::trace!(?change, seq = ?done.head.seq, "sent");
@@ -22,6 +25,7 @@ impl Session<'_> {
             let agreed =
                 self.client.cycle.committed(&self.client.state.base, &batch, &done.refused, done.head.seq);
             self.client.save(agreed, false)?;
+            self.take_back(&batch, &done.refused)?;
             for (index, refusal) in &done.refused {
                 let change = usize::try_from(*index).ok().and_then(|index| batch.get(index));
                 if let Some(change) = change {
@@ -31,6 +35,32 @@ impl Session<'_> {
             self.moved_head(done.prev, done.head);
         }
         Ok(())
+    }
+
+    /// Writes down what is about to be sent, so that it is recognised when the answer never comes. One append, not
+    /// synced: it outlives this program, and after a power cut an older version is kept as a copy, as ever.
+    fn announce_commit(&mut self, batch: &[Change]) -> Result<(), ClientError> {
+        let sent = batch.iter().map(|change| Update::Sent {
+            id: change.id,
+            sent: Sent { state: change.state.clone(), stamp: self.client.stamp(change.id) },
+        });
+        let sent = sent.collect();
+        Ok(self.client.state.save(sent, false)?)
+    }
+
+    /// What was refused is not there, and what was agreed without a trace needs none.
+    fn take_back(&mut self, batch: &[Change], refused: &[(u32, Refusal)]) -> Result<(), ClientError> {
+        let mut unsent: BTreeSet<NodeId> = refused
+            .iter()
+            .filter_map(|(index, _)| Some(batch.get(usize::try_from(*index).ok()?)?.id))
+            .collect();
+        let sent = self.client.state.sent();
+        let untraced = batch.iter().filter(|change| change.state.is_none() && sent.contains_key(&change.id));
+        unsent.extend(untraced.map(|change| change.id));
+        if unsent.is_empty() {
+            return Ok(());
+        }
+        Ok(self.client.state.save(unsent.into_iter().map(Update::Unsent).collect(), false)?)
     }
 
     fn refused(&mut self, change: &Change, refusal: Refusal) {

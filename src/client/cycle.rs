@@ -26,14 +26,12 @@ pub struct Cycle {
     local: Diff,
     /// What the server has at a newer version than the base.
     remote: BTreeMap<NodeId, Node>,
-    /// Nodes that something is under way for; plans leave them alone.
-    busy: BTreeSet<NodeId>,
 }
 
 impl Cycle {
     /// Nothing differs yet.
     pub const fn new(ids: IdSource) -> Self {
-        Self { ids, local: Diff::new(), remote: BTreeMap::new(), busy: BTreeSet::new() }
+        Self { ids, local: Diff::new(), remote: BTreeMap::new() }
     }
 
     /// Fresh ids for nodes that are new on this disk.
@@ -89,9 +87,40 @@ impl Cycle {
         }
     }
 
-    /// True when nothing differs and nothing is under way.
+    /// What this client had sent when the connection or the program ended, and the server took: both sides agree on it,
+    /// although no answer came. Must be asked before a scan and a plan, or the server's node looks like another device's
+    /// work. Returns for each recognised node the index in `sent`, and what to save.
+    ///
+    /// Only a node that is exactly as sent is recognised: with someone's edit on top nobody knows whether the edit was
+    /// made on top, so both versions are kept. A node whose folder the base does not have yet waits for its folder.
+    pub fn recognise(&mut self, base: &Tree, sent: &[(NodeId, Option<&NodeState>)]) -> Vec<(usize, Agreed)> {
+        let mut recognised = Vec::new();
+        let mut folders = BTreeSet::new();
+        loop {
+            let before = recognised.len();
+            for (index, (id, state)) in sent.iter().enumerate() {
+                let Some(node) = self.remote.get(id).filter(|node| node.state.as_ref() == *state) else {
+                    continue;
+                };
+                let version = node.version;
+                let in_base = |folder| base.get(folder).is_some() || folders.contains(&folder);
+                if state.is_some_and(|state| state.parent != NodeId::ROOT && !in_base(state.parent)) {
+                    continue;
+                }
+                self.remote.remove(id);
+                let node = state.cloned().map(|state| TreeNode { version, state });
+                folders.extend(node.as_ref().filter(|node| node.state.kind.is_folder()).map(|_| *id));
+                recognised.push((index, (*id, node)));
+            }
+            if recognised.len() == before {
+                return recognised;
+            }
+        }
+    }
+
+    /// True when nothing differs.
     pub fn is_settled(&self) -> bool {
-        self.local.is_empty() && self.remote.is_empty() && self.busy.is_empty()
+        self.local.is_empty() && self.remote.is_empty()
     }
 
     /// True when everything the server told is on the disk.
@@ -109,26 +138,7 @@ impl Cycle {
         self.remote.clear();
     }
 
-    /// Something is under way for a node.
-    pub fn set_busy(&mut self, id: NodeId, busy: bool) {
-        if busy {
-            self.busy.insert(id);
-        } else {
-            self.busy.remove(&id);
-        }
-    }
-
-    /// True while something is under way for a node.
-    pub fn is_busy(&self, id: NodeId) -> bool {
-        self.busy.contains(&id)
-    }
-
-    /// True while something is under way for any node.
-    pub fn has_busy(&self) -> bool {
-        !self.busy.is_empty()
-    }
-
-    /// Merges all differences, except those of `held` nodes and busy ones and of folders above them that would go.
+    /// Merges all differences, except those of `held` nodes and of folders above them that would go.
     pub fn plan(&mut self, base: &Tree, origin: Origin<'_>, held: &BTreeSet<NodeId>) -> Plan {
         let skip = self.skipped(base, held);
         let local: Diff = self
@@ -160,9 +170,9 @@ impl Cycle {
         Plan { ops, merge }
     }
 
-    /// Busy and held nodes, and changed folders above them that one side deleted: those wait for the node.
+    /// Held nodes, and changed folders above them that one side deleted: those wait for the node.
     fn skipped(&self, base: &Tree, held: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        let mut skip: BTreeSet<NodeId> = self.busy.union(held).copied().collect();
+        let mut skip = held.clone();
         let disk = self.disk(base);
         for id in skip.clone() {
             let mut at = disk.state(id).map(|state| state.parent);
@@ -187,7 +197,7 @@ impl Cycle {
                 Some(node) => node.state.as_ref(),
                 None => base.get(*id).map(|node| &node.state),
             };
-            if disk.state(*id) != goal.as_ref() || there == goal.as_ref() || self.busy.contains(id) {
+            if disk.state(*id) != goal.as_ref() || there == goal.as_ref() {
                 continue;
             }
             let depth = disk.path_of(*id).map_or(0, |path| path.names().len());
@@ -242,7 +252,7 @@ impl Cycle {
         let alike: Vec<NodeId> = self
             .remote
             .values()
-            .filter(|node| !self.busy.contains(&node.id) && disk.state(node.id) == node.state.as_ref())
+            .filter(|node| disk.state(node.id) == node.state.as_ref())
             .map(|node| node.id)
             .collect();
         let mut agreed = Vec::new();
@@ -256,5 +266,58 @@ impl Cycle {
         // Made here and gone again before anyone else knew.
         self.local.retain(|id, state| state.is_some() || base.get(*id).is_some());
         agreed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Kind, Name};
+
+    fn folder(parent: NodeId, name: &str) -> NodeState {
+        NodeState { parent, name: Name::new(name.as_bytes()).unwrap(), kind: Kind::Folder }
+    }
+
+    fn node(n: u8, version: u64, state: Option<NodeState>) -> Node {
+        Node { id: id(n), version: Seq(version), state }
+    }
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 16])
+    }
+
+    #[test]
+    fn own_work_is_recognised_folders_first_and_only_when_it_is_exactly_what_was_sent() {
+        let mut cycle = Cycle::new(IdSource::new([1; 32]));
+        let mut base = Tree::new();
+        for n in [3, 4] {
+            base.insert(id(n), TreeNode { version: Seq(1), state: folder(NodeId::ROOT, &n.to_string()) });
+        }
+        let (outer, inner) = (folder(NodeId::ROOT, "outer"), folder(id(9), "inner"));
+        let (mine, theirs) = (folder(NodeId::ROOT, "mine"), folder(NodeId::ROOT, "theirs"));
+        let lost = folder(id(8), "in a folder that nobody knows");
+        cycle.remote_changed(
+            &base,
+            vec![
+                node(9, 5, Some(outer.clone())),
+                node(2, 5, Some(inner.clone())),
+                node(3, 5, None),
+                node(4, 6, Some(theirs)),
+                node(5, 5, Some(lost.clone())),
+            ],
+        );
+        let sent = [
+            (id(2), Some(&inner)),
+            (id(3), None),
+            (id(4), Some(&mine)),
+            (id(5), Some(&lost)),
+            (id(7), Some(&mine)),
+            (id(9), Some(&outer)),
+        ];
+        let found = cycle.recognise(&base, &sent);
+        let agreed = |state: &NodeState| Some(TreeNode { version: Seq(5), state: state.clone() });
+        assert_eq!(found, [(1, (id(3), None)), (5, (id(9), agreed(&outer))), (0, (id(2), agreed(&inner)))]);
+        assert!(cycle.remote_state(id(9)).is_none() && cycle.remote_state(id(4)).is_some());
+        assert!(cycle.recognise(&base, &sent).is_empty(), "once");
     }
 }

@@ -1,14 +1,12 @@
 //! Downloading: from a node's content to a staged file whose bytes are verified.
 //!
 //! Bytes come from, in this order: blocks that rode in a push, a file here that holds the same, an interrupted download,
-//! the network. Small files are asked for by the hundred; a large one is walked along its manifest in bounded memory.
+//! the network. Small files are asked for by the hundred; [`assemble`](super::assemble) makes the large ones.
 
-use super::{ClientError, known};
+use super::ClientError;
 use crate::block::{Block, SealedBlock, seal};
-use crate::folder::fs::File;
-use crate::folder::stage::{Staged, StagedFile};
+use crate::folder::stage::Staged;
 use crate::folder::{Folder, FolderError};
-use crate::manifest::{Builder, ChunkRef, Step, Walker};
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, FileContent, NodeId, RelPath, limits};
 use crate::wire::Connection;
@@ -19,9 +17,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// Plain bytes asked for in one request.
-const REQUEST_BYTES: u64 = 1024 * 1024;
+pub(super) const REQUEST_BYTES: u64 = 1024 * 1024;
 /// Requests on their way at once.
-const REQUESTS_MAX: usize = 8;
+pub(super) const REQUESTS_MAX: usize = 8;
 
 /// A file to fetch.
 #[derive(Debug, Clone)]
@@ -163,7 +161,7 @@ impl Fetcher {
     }
 
     /// Opens a block from the network; `None` when its bytes are not the ones that were asked for.
-    fn open(&self, sealed: &SealedBlock, hash: BlockHash) -> Option<Block> {
+    pub(super) fn open(&self, sealed: &SealedBlock, hash: BlockHash) -> Option<Block> {
         let block = seal::open(sealed, None).ok().filter(|block| block.hash() == hash)?;
         self.counters.blocks_received.add(1);
         self.counters.block_bytes_received.add_len(block.bytes().len());
@@ -218,216 +216,15 @@ impl Fetcher {
         if bytes.len() as u64 != wanted.content.size {
             return Err(lost(wanted, 1));
         }
-        let file = StagedFile::create(&self.folder, wanted.id, &wanted.content)?;
-        file.write_at(0, bytes)?;
+        let (exec, mtime_ns) = (wanted.exec, wanted.mtime_ns);
+        let staged = self.folder.stage_whole(wanted.id, &wanted.content, bytes, exec, mtime_ns)?;
         (self.on_bytes)(wanted.content.size);
-        Ok(file.finish(&self.folder, wanted.exec, wanted.mtime_ns)?)
-    }
-
-    /// A file of many blocks.
-    async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
-        let (fetcher, source) = (self.clone(), wanted.clone());
-        let (file, reusable) = blocking(self.folder.work(), move || {
-            fetcher.folder.check_room(source.content.size)?;
-            let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
-            Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
-        })
-        .await?;
-        let mut large = Large {
-            fetcher: self,
-            path: wanted.path.clone(),
-            file: Arc::new(file),
-            reusable: Arc::new(reusable),
-            tasks: JoinSet::new(),
-            request: Vec::new(),
-            request_bytes: 0,
-        };
-        let mut list = Vec::new();
-        let mut walker = Walker::new(&wanted.content)?;
-        loop {
-            match walker.next()? {
-                Step::NeedNodes(hashes) => large.feed(&mut walker, hashes).await?,
-                Step::Chunks(chunks) => {
-                    list.extend(chunks.iter().map(|chunk| (chunk.hash, u64::from(chunk.len))));
-                    large.take(chunks).await?;
-                }
-                Step::Done => break,
-            }
-        }
-        let file = large.finish().await?;
-        let fetcher = self.clone();
-        blocking(fetcher.folder.work(), move || {
-            known::remember(&fetcher.folder, &wanted.content, &list);
-            Ok(file.finish(&fetcher.folder, wanted.exec, wanted.mtime_ns)?)
-        })
-        .await
-    }
-}
-
-/// A large file under way.
-struct Large<'a> {
-    fetcher: &'a Fetcher,
-    path: RelPath,
-    file: Arc<StagedFile>,
-    reusable: Arc<Reusable>,
-    tasks: JoinSet<Result<(), ClientError>>,
-    request: Vec<ChunkRef>,
-    request_bytes: u64,
-}
-
-impl Large<'_> {
-    /// Gives the walker its nodes: from what is known here, from a push, or from the network.
-    async fn feed(&mut self, walker: &mut Walker, hashes: Vec<BlockHash>) -> Result<(), ClientError> {
-        let mut absent = Vec::new();
-        for hash in hashes {
-            match self.reusable.nodes.get(&hash).or_else(|| self.fetcher.inline.get(&hash)) {
-                Some(bytes) => walker.feed(hash, bytes)?,
-                None => absent.push(hash),
-            }
-        }
-        if absent.is_empty() {
-            return Ok(());
-        }
-        // A node has at most 256 entries of 40 bytes.
-        let bytes_max = absent.len() as u64 * 16 * 1024;
-        let blocks = self.fetcher.connection.want(absent.clone(), bytes_max).await?.all().await?;
-        for (hash, sealed) in absent.iter().zip(blocks) {
-            let block = sealed.and_then(|sealed| self.fetcher.open(&sealed, *hash));
-            let Some(block) = block else { return Err(self.lost(1)) };
-            walker.feed(*hash, block.bytes())?;
-        }
-        Ok(())
-    }
-
-    /// Takes the next chunks: those that are here are copied, the others asked for.
-    async fn take(&mut self, chunks: Vec<ChunkRef>) -> Result<(), ClientError> {
-        let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
-        let absent = blocking(fetcher.folder.work(), move || {
-            let there = file.check(chunks.iter().map(|chunk| (chunk.offset, chunk.len, chunk.hash)))?;
-            let mut absent = Vec::new();
-            for (chunk, there) in chunks.into_iter().zip(there) {
-                let bytes = if there { None } else { reusable.read(&chunk) };
-                match (there, bytes) {
-                    (false, None) => match fetcher.inline.get(&chunk.hash) {
-                        Some(bytes) => file.write_at(chunk.offset, bytes)?,
-                        None => {
-                            absent.push(chunk);
-                            continue;
-                        }
-                    },
-                    (_, Some(bytes)) => {
-                        file.write_at(chunk.offset, &bytes)?;
-                        fetcher.counters.bytes_reused.add(u64::from(chunk.len));
-                    }
-                    (true, None) => {}
-                }
-                (fetcher.on_bytes)(u64::from(chunk.len));
-            }
-            Ok(absent)
-        })
-        .await?;
-        for chunk in absent {
-            let full = self.request_bytes + u64::from(chunk.len) > REQUEST_BYTES;
-            if full || self.request.len() >= limits::HASHES_PER_REQUEST_MAX {
-                self.ask().await?;
-            }
-            self.request_bytes += u64::from(chunk.len);
-            self.request.push(chunk);
-        }
-        Ok(())
-    }
-
-    async fn ask(&mut self) -> Result<(), ClientError> {
-        if self.request.is_empty() {
-            return Ok(());
-        }
-        while self.tasks.len() >= REQUESTS_MAX {
-            self.join_one().await?;
-        }
-        let chunks = std::mem::take(&mut self.request);
-        let bytes = std::mem::take(&mut self.request_bytes);
-        let (fetcher, file, path) = (self.fetcher.clone(), self.file.clone(), self.path.clone());
-        self.tasks.spawn(async move {
-            let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
-            let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
-            blocking(fetcher.folder.work(), move || {
-                for (chunk, sealed) in chunks.iter().zip(blocks) {
-                    let block = sealed.and_then(|sealed| fetcher.open(&sealed, chunk.hash));
-                    let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
-                    file.write_at(chunk.offset, block.bytes())?;
-                    (fetcher.on_bytes)(u64::from(chunk.len));
-                }
-                Ok(())
-            })
-            .await
-        });
-        Ok(())
-    }
-
-    async fn join_one(&mut self) -> Result<(), ClientError> {
-        match self.tasks.join_next().await {
-            Some(done) => done.map_err(|_| ClientError::Stopped)?,
-            None => Ok(()),
-        }
-    }
-
-    async fn finish(mut self) -> Result<StagedFile, ClientError> {
-        self.ask().await?;
-        while !self.tasks.is_empty() {
-            self.join_one().await?;
-        }
-        Arc::try_unwrap(self.file).map_err(|_| ClientError::Stopped)
-    }
-
-    fn lost(&self, blocks: usize) -> ClientError {
-        blocks_lost(&self.path, blocks)
-    }
-}
-
-/// Files here that hold chunks of a wanted one.
-#[derive(Debug, Default)]
-struct Reusable {
-    files: Vec<File>,
-    /// Hash -> file and offset.
-    chunks: HashMap<BlockHash, (usize, u64)>,
-    /// Manifest nodes that can be made here.
-    nodes: HashMap<BlockHash, Bytes>,
-}
-
-impl Reusable {
-    fn open(folder: &Folder, sources: &[(RelPath, FileContent)]) -> Self {
-        let mut reusable = Self::default();
-        for (path, content) in sources {
-            let (Some(chunks), Ok(Some((file, _)))) =
-                (known::chunks_of(folder, content), folder.open_file(path))
-            else {
-                continue;
-            };
-            let index = reusable.files.len();
-            reusable.files.push(file);
-            let mut builder = Builder::new(content.root.params);
-            let mut nodes = Vec::new();
-            for chunk in &chunks {
-                reusable.chunks.insert(chunk.hash, (index, chunk.offset));
-                nodes.extend(builder.push(chunk.hash, u64::from(chunk.len)).unwrap_or_default());
-            }
-            nodes.extend(builder.finish().map(|(_, nodes)| nodes).unwrap_or_default());
-            reusable.nodes.extend(nodes.into_iter().map(|node| (node.hash(), node.into_bytes())));
-        }
-        reusable
-    }
-
-    /// The bytes of a chunk, if a file here still holds them.
-    fn read(&self, chunk: &ChunkRef) -> Option<Vec<u8>> {
-        let (index, offset) = self.chunks.get(&chunk.hash)?;
-        let mut bytes = vec![0; usize::try_from(chunk.len).ok()?];
-        self.files.get(*index)?.read_exact_at(&mut bytes, *offset).ok()?;
-        (BlockHash::of(&bytes) == chunk.hash).then_some(bytes)
+        Ok(staged)
     }
 }
 
 /// Runs blocking work on the pool.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     place: Work,
     work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
 ) -> Result<T, ClientError> {
@@ -450,6 +247,6 @@ fn lost(wanted: &Wanted, blocks: usize) -> ClientError {
     blocks_lost(&wanted.path, blocks)
 }
 
-fn blocks_lost(path: &RelPath, blocks: usize) -> ClientError {
+pub(super) fn blocks_lost(path: &RelPath, blocks: usize) -> ClientError {
     ClientError::BlocksLost { blocks, path: path.to_string() }
 }

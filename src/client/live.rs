@@ -102,6 +102,7 @@ impl Client {
         let mut held = false;
         let mut failures: u32 = 0;
         let mut next_scan = Instant::now();
+        let mut retry_at: Option<Instant> = None;
         loop {
             // While the guard holds, only a look at everything may let it go.
             let full = held || next_scan <= Instant::now();
@@ -141,11 +142,14 @@ impl Client {
                 continue;
             }
             let retry = if failures > FAILURES_TOLD || busy { RETRY_SLOW } else { RETRY };
+            // Kept over rounds that something else wakes, such as polls, or its time would never come.
+            retry_at = if settled || held { None } else { retry_at.or(Some(Instant::now() + retry)) };
             let wake = tokio::time::sleep_until(next_scan);
             tokio::select! {
                 biased;
                 () = wake => {}
-                () = tokio::time::sleep(retry), if !settled && !held => {
+                () = tokio::time::sleep_until(retry_at.unwrap_or(next_scan)), if retry_at.is_some() => {
+                    retry_at = None;
                     session.client.trigger.hint(Hint::Rescan);
                     session.must_poll = true;
                 }

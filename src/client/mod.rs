@@ -9,6 +9,7 @@
 //! the disk has what it says, so that a crash anywhere repeats work and never loses or invents a change.
 
 mod apply;
+mod assemble;
 mod commit;
 pub mod cycle;
 mod download;
@@ -110,6 +111,8 @@ pub struct Client {
     cycle: Cycle,
     /// How files look on disk that differ from the base, until both sides agree.
     looks: HashMap<NodeId, crate::folder::Stamp>,
+    /// Other names of hard links whose folders were looked at for this look of the file.
+    twins: HashMap<NodeId, crate::folder::Stamp>,
     /// Content root -> a node of the base that has it, so that copies are made here.
     roots: HashMap<BlockHash, NodeId>,
     /// Nodes that cannot be read now; plans leave them alone.
@@ -168,6 +171,7 @@ impl Client {
             state,
             cycle: Cycle::new(ids),
             looks: HashMap::new(),
+            twins: HashMap::new(),
             roots: HashMap::new(),
             held: BTreeSet::new(),
             reupload: HashSet::new(),

@@ -6,6 +6,7 @@ use super::read::{Job, Outcome};
 use super::session::Session;
 use super::{ClientError, News, Phase, upload};
 use crate::folder::scan::{Entry, Found, Scan, Scope, scan};
+use crate::folder::watch::Hint;
 use crate::folder::{Stamp, Update};
 use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::mass_delete;
@@ -49,11 +50,30 @@ impl Session<'_> {
         let (folder, state, cycle) = (&client.folder, &client.state, &mut client.cycle);
         let seen = folder.work().here(|| scan(folder, state, scope, cycle.ids()))?;
         if matches!(scope, Scope::Full) {
+            self.client.twins.clear();
             // What is still a problem is found again, and not said again.
             let known: HashSet<String> = std::mem::take(&mut self.client.problems).into_values().collect();
             self.client.said.retain(|line| known.contains(line));
         }
         Ok(seen)
+    }
+
+    /// An edit through one name of a hard link is reported for that name only. Has the folders of its other names looked
+    /// at, once for each look of the file.
+    fn look_at_twins(&mut self, found: &[Found]) {
+        let client = &mut *self.client;
+        for found in found.iter().filter(|found| found.touched) {
+            let Entry::File { stamp } = &found.entry else { continue };
+            for twin in client.state.owners(stamp.identity()).filter(|twin| *twin != found.id) {
+                if client.state.stamp(twin) != Some(stamp)
+                    && client.twins.insert(twin, *stamp) != Some(*stamp)
+                {
+                    let parent = client.state.base.get(twin).map(|node| node.state.parent);
+                    let dir = parent.and_then(|parent| client.state.base.path_of(parent));
+                    client.trigger.hint(dir.map_or(Hint::Rescan, Hint::Dirty));
+                }
+            }
+        }
     }
 
     async fn take_in(&mut self, seen: Scan) -> Result<(), ClientError> {
@@ -70,6 +90,7 @@ impl Session<'_> {
         for id in seen.gone {
             self.client.cycle.observe(&self.client.state.base, id, None);
         }
+        self.look_at_twins(&seen.found);
         let mut files = HashMap::new();
         let mut looks = Vec::new();
         for found in seen.found {

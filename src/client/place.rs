@@ -51,12 +51,14 @@ pub const fn concerns_all(error: &FolderError) -> bool {
 
 /// Makes, moves, parks, removes and touches up, in the planned order; leaves [`DiskOp::Place`] to [`place_all`].
 ///
-/// `disk` is the tree on disk; it follows the operations.
+/// `disk` is the tree on disk; it follows the operations. Nothing stays parked: what finds its way blocked goes back to
+/// where it was, or beside it under a name of `names`, because the next scan would take it for deleted.
 pub fn structure(
     folder: &Folder,
     ops: &[DiskOp],
     disk: &mut Overlay<'_>,
     stamp_of: &dyn Fn(NodeId) -> Option<Stamp>,
+    names: &mut dyn FnMut(&Name, u32) -> Name,
 ) -> Result<Report, FolderError> {
     let mut builder = Builder {
         folder,
@@ -66,19 +68,27 @@ pub fn structure(
         parked: BTreeMap::new(),
         report: Report::default(),
     };
+    let mut stopped = None;
     for op in ops {
         match builder.run(op) {
-            Err(error) if concerns_all(&error) => return Err(error),
+            Err(error) if concerns_all(&error) => {
+                stopped = Some(error);
+                break;
+            }
             Err(error) => builder.report.problems.push(error),
             Ok(()) => {}
         }
     }
     let Builder { mut report, parked, .. } = builder;
-    for id in parked.into_keys() {
-        // Still out of the tree, because its way back is blocked: recovery puts it back at the next start.
-        report.leave(id);
+    if !parked.is_empty() {
+        let place_of = |id| parked.get(&id).map(|(_, path)| path.clone());
+        for path in folder.put_back_parked(&place_of, names)? {
+            report.touch(&path);
+            report.dirty.extend(path.split_last().map(|(parent, _)| parent));
+        }
+        parked.into_keys().for_each(|id| report.leave(id));
     }
-    Ok(report)
+    stopped.map_or(Ok(report), Err)
 }
 
 struct Builder<'a, 'b> {
@@ -87,7 +97,8 @@ struct Builder<'a, 'b> {
     stamp_of: &'a dyn Fn(NodeId) -> Option<Stamp>,
     /// Stamps that changed on the way.
     stamps: BTreeMap<NodeId, Stamp>,
-    parked: BTreeMap<NodeId, NodeState>,
+    /// What is out of the tree for a moment, and where it was.
+    parked: BTreeMap<NodeId, (NodeState, RelPath)>,
     report: Report,
 }
 
@@ -115,7 +126,7 @@ impl Builder<'_, '_> {
                     Outcome::Done { stamp } => {
                         self.stamps.insert(*id, stamp);
                         if let Some(state) = self.disk.state(*id).cloned() {
-                            self.parked.insert(*id, state);
+                            self.parked.insert(*id, (state, path.clone()));
                         }
                         self.disk.set(*id, None);
                         self.report.touch(&path);
@@ -134,7 +145,7 @@ impl Builder<'_, '_> {
             return self.lost(id);
         };
         let was = match self.parked.get(&id) {
-            Some(state) => state.clone(),
+            Some((state, _)) => state.clone(),
             None => match self.disk.state(id) {
                 Some(state) => state.clone(),
                 None => return self.lost(id),
@@ -308,5 +319,54 @@ fn place_one(
 fn discard(folder: &Folder, staged: &Staged) {
     if let Err(error) = folder.discard_staged(staged) {
         tracing::debug!(%error, "staged file not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Seq;
+    use crate::tree::{Diff, Tree, TreeNode};
+    use std::fs;
+
+    #[test]
+    fn what_is_parked_and_finds_its_way_blocked_is_in_the_folder_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), true).unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let mut base = Tree::new();
+        let ids: Vec<NodeId> = (1..=2).map(|n| NodeId::from_bytes([n; 16])).collect();
+        for (id, text) in ids.iter().zip(["d", "e"]) {
+            fs::create_dir(dir.path().join(text)).unwrap();
+            fs::write(dir.path().join(text).join("x"), text).unwrap();
+            let state = NodeState { parent: NodeId::ROOT, name: name(text), kind: Kind::Folder };
+            base.insert(*id, TreeNode { version: Seq(1), state });
+        }
+        // Somebody made these a moment ago.
+        fs::write(dir.path().join("taken"), "t").unwrap();
+        let stamps: BTreeMap<NodeId, Stamp> = ids
+            .iter()
+            .zip(["d", "e"])
+            .map(|(id, text)| {
+                (*id, folder.look(&RelPath::parse(text.as_bytes()).unwrap()).unwrap().unwrap().stamp)
+            })
+            .collect();
+        let ops = [
+            DiskOp::Park { id: ids[0] },
+            DiskOp::Move { id: ids[1], parent: NodeId::ROOT, name: name("d") },
+            DiskOp::Move { id: ids[0], parent: NodeId::ROOT, name: name("taken") },
+        ];
+        let diff = Diff::new();
+        let mut disk = Overlay::new(&base, &diff);
+        let mut names = |name: &Name, n: u32| crate::folder::rescue_name(name, n);
+        let report = structure(&folder, &ops, &mut disk, &|id| stamps.get(&id).copied(), &mut names).unwrap();
+        assert!(report.left.contains(&ids[0]) && report.dirty.contains(&RelPath::root()));
+        let found = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut texts: Vec<String> =
+            found.filter_map(|path| fs::read_to_string(path.join("x")).ok()).collect();
+        texts.sort();
+        assert_eq!(texts, ["d", "e"]);
+        assert_eq!(fs::read_to_string(dir.path().join("d/x")).unwrap(), "e");
+        assert_eq!(fs::read_dir(dir.path().join(".dropblock/stage")).unwrap().count(), 0);
     }
 }

@@ -5,7 +5,7 @@
 //! harm, because nothing names them.
 
 use crate::block::Block;
-use crate::chunk::{ChunkReader, V1};
+use crate::chunk::{Buffers, ChunkReader, SharedReader, V1};
 use crate::folder::{Folder, FolderError, Stamp};
 use crate::manifest::{Builder, ManifestError};
 use crate::model::counters::Counters;
@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 
 /// Blocks that may wait between the readers and the network; at most 256 KiB each.
 const WAITING_BLOCKS_MAX: usize = 64;
+/// Chunks of new files from this size on share their buffers with the network, bytes. Smaller ones, and the few new chunks
+/// of a file that is known, would keep more memory alive than they fill.
+const SHARED_BYTES_MIN: u64 = 1024 * 1024;
 /// How often a file that keeps changing is read before it is left for later.
 const ATTEMPTS_MAX: u32 = 4;
 /// A file that changed so shortly before it was read may have been in the middle of a write whose time stamp was taken
@@ -91,16 +94,17 @@ pub fn start(
 ) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(WAITING_BLOCKS_MAX);
     if folder.work() == Work::Inline {
-        let reader = FileReader::new(folder, counters, Outlet::Kept(RefCell::default()));
+        let reader = FileReader::new(folder, counters, Outlet::Kept(RefCell::default()), Buffers::default());
         tokio::spawn(read_inline(reader, jobs, sender));
         return receiver;
     }
     let jobs = Arc::new((jobs, AtomicUsize::new(0)));
+    let buffers = Buffers::default();
     for _ in 0..threads.clamp(1, jobs.0.len().max(1)) {
-        let (folder, counters, jobs, sender) =
-            (folder.clone(), counters.clone(), jobs.clone(), sender.clone());
+        let (folder, counters, jobs, sender, buffers) =
+            (folder.clone(), counters.clone(), jobs.clone(), sender.clone(), buffers.clone());
         tokio::task::spawn_blocking(move || {
-            let mut reader = FileReader::new(&folder, &counters, Outlet::Channel(sender));
+            let mut reader = FileReader::new(&folder, &counters, Outlet::Channel(sender), buffers);
             let (list, next) = &*jobs;
             while let Some(job) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let outcome = reader.read(job);
@@ -169,12 +173,14 @@ struct FileReader {
     counters: Arc<Counters>,
     outlet: Outlet,
     chunks: ChunkReader,
+    shared: SharedReader,
 }
 
 impl FileReader {
-    fn new(folder: &Arc<Folder>, counters: &Arc<Counters>, outlet: Outlet) -> Self {
+    fn new(folder: &Arc<Folder>, counters: &Arc<Counters>, outlet: Outlet, buffers: Buffers) -> Self {
         let (folder, counters) = (folder.clone(), counters.clone());
-        Self { folder, counters, outlet, chunks: ChunkReader::new(&V1) }
+        let shared = SharedReader::new(&V1, buffers);
+        Self { folder, counters, outlet, chunks: ChunkReader::new(&V1), shared }
     }
 
     fn known(&self, job: &Job) -> HashSet<BlockHash> {
@@ -211,27 +217,32 @@ impl FileReader {
         let mut list = Vec::new();
         let outlet = &self.outlet;
         let hand_out = |block: Block| outlet.send(Event::Block(block));
-        let read = self.chunks.read(&file, |_, chunk| {
-            // With a base most chunks are known: hash first, copy only what is new.
-            let new = if known.is_empty() { None } else { Some(BlockHash::of(chunk)) };
-            let hash = match new {
-                Some(hash) if known.contains(&hash) => hash,
-                _ => {
-                    let block = Block::new(Bytes::copy_from_slice(chunk));
-                    let hash = block.hash();
-                    hand_out(block)?;
-                    hash
-                }
-            };
-            let len = chunk.len() as u64;
-            list.push((hash, len));
-            for node in builder.push(hash, len)? {
+        let mut take = |hash: BlockHash, len: usize, block: Option<Block>| {
+            block.map_or(Ok(()), hand_out)?;
+            list.push((hash, len as u64));
+            for node in builder.push(hash, len as u64)? {
                 if !known.contains(&node.hash()) {
                     hand_out(node)?;
                 }
             }
             Ok::<(), ReadError>(())
-        })?;
+        };
+        let read = if known.is_empty() && before.size >= SHARED_BYTES_MIN {
+            self.shared.read(&file, |chunk| {
+                let block = Block::new(chunk);
+                take(block.hash(), block.bytes().len(), Some(block))
+            })?
+        } else {
+            self.chunks.read(&file, |_, chunk| {
+                // With a base most chunks are known: hash first, copy only what is new.
+                let hash = if known.is_empty() { None } else { Some(BlockHash::of(chunk)) };
+                if let Some(hash) = hash.filter(|hash| known.contains(hash)) {
+                    return take(hash, chunk.len(), None);
+                }
+                let block = Block::new(Bytes::copy_from_slice(chunk));
+                take(block.hash(), chunk.len(), Some(block))
+            })?
+        };
         self.counters.files_hashed.add(1);
         self.counters.bytes_hashed.add(read);
         let (content, nodes) = builder.finish()?;

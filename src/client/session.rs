@@ -4,7 +4,7 @@ use super::{Client, ClientError, read};
 use crate::block::SealedBlock;
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
-use crate::folder::{Cursor, Update};
+use crate::folder::{Cursor, Sent, Update};
 use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
 use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes};
@@ -49,6 +49,10 @@ pub(super) struct Session<'a> {
     pub(super) left: BTreeMap<NodeId, String>,
     /// The head has moved past `at` by more than is known.
     pub(super) must_poll: bool,
+    /// The base took in what this client itself had sent: everything is looked at against it first.
+    recognised: bool,
+    /// A whole list was read in this session.
+    listed: bool,
 }
 
 impl<'a> Session<'a> {
@@ -74,6 +78,9 @@ impl<'a> Session<'a> {
             client.state.save(vec![Update::Account { store: Some(welcome.store), share, device }], true)?;
         }
         client.cycle.forget_remote();
+        // Where the last session ended in between; what is not in the folder would look deleted.
+        let mut names = super::rescue_names(&client.config);
+        client.folder.put_back_parked(&|id| client.state.base.path_of(id), &mut names)?;
         let at = client.state.cursor.map_or(Position::START, |cursor| Position::after(cursor.seq));
         let first = client.state.cursor.is_none() && client.state.base.is_empty();
         let session = Session {
@@ -92,6 +99,8 @@ impl<'a> Session<'a> {
             unrested: false,
             left: BTreeMap::new(),
             must_poll: true,
+            recognised: false,
+            listed: false,
         };
         Ok((session, pushes))
     }
@@ -114,9 +123,48 @@ impl<'a> Session<'a> {
                 self.at = Position::after(self.head.seq);
                 self.own = self.own.split_off(&self.head.seq);
                 self.must_poll = false;
-                return Ok(());
+                return self.recognise();
             }
         }
+    }
+
+    /// Agrees on what this client had sent and the server has, although the answer never came.
+    fn recognise(&mut self) -> Result<(), ClientError> {
+        let client = &mut *self.client;
+        let flat: Vec<(NodeId, &Sent)> = client
+            .state
+            .sent()
+            .iter()
+            .flat_map(|(id, list)| list.iter().rev().map(move |sent| (*id, sent)))
+            .collect();
+        let states: Vec<_> = flat.iter().map(|(id, sent)| (*id, sent.state.as_ref())).collect();
+        let recognised = client.cycle.recognise(&client.state.base, &states);
+        if recognised.is_empty() {
+            return self.forget_sent();
+        }
+        let batch = recognised.into_iter().map(|(index, (id, node))| match node {
+            Some(node) => Update::Put { id, node, stamp: flat.get(index).and_then(|(_, sent)| sent.stamp) },
+            None => Update::Remove(id),
+        });
+        let batch = batch.collect();
+        client.state.save(batch, false)?;
+        client.index_roots();
+        // Differences from the base were seen against the old one.
+        self.recognised = true;
+        client.trigger.hint(Hint::Rescan);
+        Ok(())
+    }
+
+    /// What is still unanswered at the second list of a session was never taken. Kept on, it would claim a change that
+    /// another device makes later. The first list may be older than a commit that was still on its way.
+    fn forget_sent(&mut self) -> Result<(), ClientError> {
+        let sent = self.client.state.sent();
+        if std::mem::replace(&mut self.listed, true) && !sent.is_empty() {
+            let unsent = sent.iter().flat_map(|(id, list)| list.iter().map(|_| Update::Unsent(*id)));
+            let unsent = unsent.collect();
+            self.client.state.save(unsent, false)?;
+        }
+        Ok(())
     }
 
     /// Takes a push. True when it brought something to do.
@@ -174,8 +222,10 @@ impl<'a> Session<'a> {
         if self.must_poll {
             self.poll().await?;
         }
+        let scope = if self.recognised { Some(Scope::Full) } else { scope };
         if let Some(scope) = scope {
             self.observe(scope).await?;
+            self.recognised = false;
         }
         self.agree(true)?;
         let when = (self.client.config.now)();

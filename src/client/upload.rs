@@ -21,7 +21,7 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// …or blocks.
 const BATCH_BLOCKS: usize = 1024;
 /// Batches on their way at once. With the readers' channel this bounds the memory of an upload.
-const BATCHES_MAX: usize = 4;
+const BATCHES_MAX: usize = 6;
 /// Hashes of blocks that were handed to the network, so that one upload sends none twice. Forgotten beyond this.
 const SENT_MAX: usize = 1 << 20;
 /// Compression of new blocks: zstd 1 has the best ratio per time.
@@ -158,8 +158,14 @@ async fn send(connection: Connection, work: Work, blocks: Vec<Block>) -> Result<
         packs.extend(Some(packer.take()).filter(|rest| !rest.is_empty()));
         packs
     });
+    // Side by side: the server checks one while another is on its way to the disk.
+    let mut puts = JoinSet::new();
     for pack in packs.await.map_err(|_| ClientError::Stopped)? {
-        connection.put(&pack).await?;
+        let connection = connection.clone();
+        puts.spawn(async move { connection.put(&pack).await });
+    }
+    while let Some(done) = puts.join_next().await {
+        done.map_err(|_| ClientError::Stopped)??;
     }
     Ok(())
 }

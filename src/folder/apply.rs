@@ -129,18 +129,34 @@ impl Folder {
         name: &Name,
         expect: &Stamp,
     ) -> io::Result<Option<CameOut<'a>>> {
-        match self.stage.exchange(&staged.name, dir, name) {
-            Ok(true) => return Ok(Some(CameOut { dir: &self.stage, name: staged.name.clone() })),
+        let own = self.name_for_swap(staged)?;
+        let out = self.swap_named((&own, staged.id), dir, name, expect);
+        if own != staged.name && !matches!(out, Ok(Some(_))) {
+            // Still staged, under the name that the caller knows; if not, recovery finds it by the other.
+            let _ = self.stage.rename_over(&own, &self.stage, &staged.name);
+        }
+        out
+    }
+
+    fn swap_named<'a>(
+        &'a self,
+        (own, id): (&Name, NodeId),
+        dir: &Dir,
+        name: &Name,
+        expect: &Stamp,
+    ) -> io::Result<Option<CameOut<'a>>> {
+        match self.stage.exchange(own, dir, name) {
+            Ok(true) => return Ok(Some(CameOut { dir: &self.stage, name: own.clone() })),
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
-        let out = match self.move_to_trash(dir, name, staged.id, expect) {
+        let out = match self.move_to_trash(dir, name, id, expect) {
             Ok(out) => out,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        match self.stage.rename_to_free(&staged.name, dir, name) {
+        match self.stage.rename_to_free(own, dir, name) {
             Ok(()) => Ok(Some(CameOut { dir: &self.trash, name: out })),
             // Somebody made a new file meanwhile: it stays, and so does the staged one.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -285,7 +301,7 @@ impl Folder {
             return Ok(Outcome::Raced);
         }
         if now.links > 1 {
-            let mut copy = StagedFile::create(self, id, content)?;
+            let copy = StagedFile::create(self, id, content)?;
             if !copy.copy_from(&file, 0, 0, now.stamp.size)? || self.stamp_of(&file)? != *expect {
                 copy.discard(self)?;
                 return Ok(Outcome::Raced);

@@ -334,6 +334,14 @@ pub fn set_file_meta(file: &File, mode: u32, mtime_ns: i64) -> io::Result<()> {
     }
 }
 
+/// Sets the modification time of an open file.
+pub fn set_file_mtime(file: &File, mtime_ns: i64) -> io::Result<()> {
+    match file {
+        File::Kernel(file) => kernel::set_file_mtime(file, mtime_ns),
+        File::Memory(memory) => memory.set_meta(meta_of_file(file)?.mode, Some(mtime_ns)),
+    }
+}
+
 /// Sets permission bits of an open file.
 pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
     match file {

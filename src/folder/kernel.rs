@@ -45,11 +45,11 @@ impl Dir {
 
     /// Opens a folder below this one, however deep.
     pub fn open_below(&self, path: &RelPath) -> io::Result<Self> {
-        let mut at = Self { fd: sys::openat(&self.fd, ".", FOLDER, Mode::empty())? };
+        let mut at = None;
         let mut step = Vec::new();
         for name in path.names() {
             if !step.is_empty() && step.len() + 1 + name.as_bytes().len() > STEP_BYTES_MAX {
-                at = at.open_step(&step)?;
+                at = Some(at.as_ref().unwrap_or(self).open_step(&step)?);
                 step.clear();
             }
             if !step.is_empty() {
@@ -57,7 +57,10 @@ impl Dir {
             }
             step.extend_from_slice(name.as_bytes());
         }
-        if step.is_empty() { Ok(at) } else { at.open_step(&step) }
+        if step.is_empty() {
+            return Ok(Self { fd: sys::openat(&self.fd, ".", FOLDER, Mode::empty())? });
+        }
+        at.as_ref().unwrap_or(self).open_step(&step)
     }
 
     fn open_step(&self, step: &[u8]) -> io::Result<Self> {
@@ -301,6 +304,11 @@ fn timestamps(mtime_ns: i64) -> Timestamps {
 /// Sets permission bits and modification time of an open file.
 pub fn set_file_meta(file: &File, mode: u32, mtime_ns: i64) -> io::Result<()> {
     sys::fchmod(file, Mode::from_raw_mode(mode))?;
+    Ok(sys::futimens(file, &timestamps(mtime_ns))?)
+}
+
+/// Sets the modification time of an open file.
+pub fn set_file_mtime(file: &File, mtime_ns: i64) -> io::Result<()> {
     Ok(sys::futimens(file, &timestamps(mtime_ns))?)
 }
 

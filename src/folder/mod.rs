@@ -45,7 +45,7 @@ pub use error::{FolderError, ShownPath};
 pub use memory::MemoryDisk;
 pub use meta::{EntryKind, Identity, Meta, Stamp};
 pub use names::rescue_name;
-pub use state::{Batch, Cursor, State, Update};
+pub use state::{Batch, Cursor, Sent, State, Update};
 
 use crate::model::path::PRIVATE_DIR;
 use crate::model::{Name, RelPath};

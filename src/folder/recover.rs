@@ -54,6 +54,34 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// Puts everything that is parked back: to the place that `place_of` knows, beside it when that is taken, to the top
+    /// when nobody knows one. A node that stayed parked would look deleted. Returns where they are.
+    pub fn put_back_parked(
+        &self,
+        place_of: &dyn Fn(NodeId) -> Option<RelPath>,
+        names: &mut dyn FnMut(&Name, u32) -> Name,
+    ) -> Result<Vec<RelPath>, FolderError> {
+        let mut put_back = || -> io::Result<Vec<RelPath>> {
+            let parked =
+                names_in(&self.stage)?.into_iter().filter_map(|name| match StageName::parse(&name) {
+                    Some(StageName::Park(id)) => Some((place_of(id), name, id)),
+                    _ => None,
+                });
+            let mut parked: Vec<_> = parked.collect();
+            // Folders before what belongs into them.
+            parked.sort_by_key(|(place, ..)| place.as_ref().map_or(0, |place| place.names().len()));
+            let mut places = Vec::with_capacity(parked.len());
+            for (place, name, id) in parked {
+                let place = place.map_or_else(|| fallback(id), Ok)?;
+                places.push(self.put_back(&self.stage, &name, &place, names)?);
+            }
+            Ok(places)
+        };
+        put_back().map_err(self.failed_private("put parked files back from"))
+    }
+}
+
 struct Recovery<'a> {
     folder: &'a Folder,
     state: &'a State,
@@ -146,7 +174,7 @@ impl Recovery<'_> {
         {
             return self.put_back(trash, &name, parsed.id);
         }
-        self.folder.watch_trash(name, path.unwrap_or(self.fallback(parsed.id)?))
+        self.folder.watch_trash(name, path.unwrap_or(fallback(parsed.id)?))
     }
 
     fn is_free(&self, path: &RelPath) -> io::Result<bool> {
@@ -161,24 +189,24 @@ impl Recovery<'_> {
     fn put_back(&mut self, from: &Dir, name: &Name, id: NodeId) -> io::Result<()> {
         let path = match self.state.base.path_of(id) {
             Some(path) => path,
-            None => self.fallback(id)?,
+            None => fallback(id)?,
         };
         let path = self.folder.put_back(from, name, &path, self.names)?;
         self.done.put_back.push(path);
         Ok(())
     }
 
-    /// Where a file goes whose node is not in the base: nobody remembers its name.
-    fn fallback(&self, id: NodeId) -> io::Result<RelPath> {
-        let hex = id.to_hex();
-        let name = own(&format!("recovered file {}", hex.get(..8).unwrap_or(&hex)))?;
-        Ok(RelPath::from_names(vec![name]))
-    }
-
     fn remove(&mut self, dir: &Dir, name: &Name) -> io::Result<()> {
         self.done.removed += 1;
         dir.unlink(name)
     }
+}
+
+/// Where a file goes whose node is not in the base: nobody remembers its name.
+fn fallback(id: NodeId) -> io::Result<RelPath> {
+    let hex = id.to_hex();
+    let name = own(&format!("recovered file {}", hex.get(..8).unwrap_or(&hex)))?;
+    Ok(RelPath::from_names(vec![name]))
 }
 
 fn names_in(dir: &Dir) -> io::Result<Vec<Name>> {

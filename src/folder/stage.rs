@@ -3,6 +3,8 @@
 //! A file is written under a name made of its node and its content root, so a download that was interrupted is found
 //! again; which of its blocks are good is found by hashing them, never remembered. [`StagedFile::finish`] sets mode
 //! and time and renames it to a name that also carries its inode (see `names`), ready for [`Folder::place`].
+//! [`Folder::stage_whole`] does it all for a small file in as few system calls as there can be, and leaves the name to
+//! the swap, which alone has a use for it: most small files come into a free place.
 //!
 //! [`Folder::place`]: super::Folder::place
 
@@ -107,10 +109,15 @@ impl StagedFile {
         Ok(())
     }
 
+    /// Reads bytes that were written before.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FolderError> {
+        self.file.read_exact_at(buffer, offset).map_err(|error| self.failed("read", error))
+    }
+
     /// Copies bytes from a file that is here already, inside the kernel, holes as holes. `false` when `from` ends
     /// early. The caller checks that `from` was what it thinks, before and after.
     pub fn copy_from(
-        &mut self,
+        &self,
         from: &File,
         from_offset: u64,
         offset: u64,
@@ -171,6 +178,61 @@ impl StagedFile {
 }
 
 impl Folder {
+    /// Stages a file of which all bytes are at hand and verified.
+    pub fn stage_whole(
+        &self,
+        id: NodeId,
+        content: &FileContent,
+        bytes: &[u8],
+        exec: bool,
+        mtime_ns: i64,
+    ) -> Result<Staged, FolderError> {
+        let failed = self.failed_private("stage a file in");
+        let name = StageName::Get(id, content.root.hash).to_name().map_err(&failed)?;
+        let file = match self.stage.create_file(&name, NEW_FILE_MODE) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // An earlier run left it: whatever is in it is written over.
+                let file = StagedFile::create(self, id, content)?;
+                file.write_at(0, bytes)?;
+                return file.finish(self, exec, mtime_ns);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let has_holes = zero_runs(0, bytes).any(|(is_zero, _)| is_zero);
+        let write = || -> io::Result<Meta> {
+            if has_holes {
+                file.set_len(content.size)?;
+            }
+            let mut at = 0;
+            for (is_zero, run) in zero_runs(0, bytes) {
+                if !is_zero {
+                    file.write_all_at(run, at)?;
+                }
+                at += run.len() as u64;
+            }
+            // A new file has no executable bit, whatever the umask.
+            if exec {
+                fs::set_file_mode(&file, with_exec(fs::meta_of_file(&file)?.mode, exec))?;
+            }
+            fs::set_file_mtime(&file, mtime_ns)?;
+            fs::meta_of_file(&file)
+        };
+        let meta = write().map_err(failed)?;
+        Ok(Staged { id, name, kind: EntryKind::File, mode: meta.mode, stamp: meta.stamp })
+    }
+
+    /// The name under which a staged file may be swapped with another: one that tells after a crash which of the two it
+    /// is. Renames it unless it has that name.
+    pub(super) fn name_for_swap(&self, staged: &Staged) -> io::Result<Name> {
+        let Some(StageName::Get(id, root)) = StageName::parse(&staged.name) else {
+            return Ok(staged.name.clone());
+        };
+        let name = StageName::Put(id, root, staged.stamp.identity()).to_name()?;
+        self.stage.rename_over(&staged.name, &self.stage, &name)?;
+        Ok(name)
+    }
+
     /// Makes a symlink ready to be placed. Its text is kept byte for byte and never followed.
     pub fn stage_symlink(&self, id: NodeId, target: &[u8], mtime_ns: i64) -> Result<Staged, FolderError> {
         let failed = self.failed_private("stage a symlink in");

@@ -8,11 +8,11 @@
 
 use super::state_log::{self, StateLog};
 use super::{Folder, FolderError, Identity, Stamp, names};
-use crate::model::{ChainHash, DeviceId, JournalId, NodeId, Seq, StoreId};
+use crate::model::{ChainHash, DeviceId, JournalId, NodeId, NodeState, Seq, StoreId};
 use crate::tree::{Tree, TreeNode};
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 /// How far the client has read the share's journal.
@@ -64,7 +64,31 @@ pub enum Update {
         /// How the staged file looks.
         stamp: Stamp,
     },
+    /// This state (`None`: a deletion) is about to be sent. If the server took it and the answer never came, what it
+    /// then has is this client's own work, and no one else's.
+    Sent {
+        /// Which node.
+        id: NodeId,
+        /// As sent.
+        sent: Sent,
+    },
+    /// The server refused what was sent last for this node, or it was never sent.
+    Unsent(NodeId),
 }
+
+/// What was sent for a node and not answered yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The state; `None` for a deletion.
+    pub state: Option<NodeState>,
+    /// How its file looked.
+    pub stamp: Option<Stamp>,
+}
+
+/// Unanswered states kept for one node; the oldest goes first.
+const SENT_PER_NODE_MAX: usize = 4;
+/// Nodes with unanswered states. Past it all of them are forgotten: then such a commit is taken for another device's.
+const SENT_NODES_MAX: usize = 65_536;
 
 /// Updates that become true together.
 pub type Batch = Vec<Update>;
@@ -96,6 +120,8 @@ pub struct State {
     looks: Looks,
     /// Announced and not recorded since.
     intents: HashMap<NodeId, (TreeNode, Stamp)>,
+    /// Sent and not answered, oldest first.
+    sent: BTreeMap<NodeId, Vec<Sent>>,
     log: Option<StateLog>,
 }
 
@@ -175,6 +201,11 @@ impl State {
         self.looks.owners.get(&identity).copied().into_iter().chain(self.looks.others(identity))
     }
 
+    /// What was sent and not answered, oldest first for each node.
+    pub const fn sent(&self) -> &BTreeMap<NodeId, Vec<Sent>> {
+        &self.sent
+    }
+
     /// Files and symlinks in the base.
     pub const fn tracked_files(&self) -> usize {
         self.looks.files
@@ -193,7 +224,7 @@ impl State {
         for update in batch {
             self.apply(update);
         }
-        let live = self.base.len();
+        let live = self.base.len() + self.sent.len();
         if let Some(mut log) = self.log.take() {
             let done = if log.is_mostly_garbage(live) { log.rewrite(&self.as_batch()) } else { Ok(()) };
             self.log = Some(log);
@@ -207,6 +238,7 @@ impl State {
         match update {
             Update::Put { id, node, stamp } => {
                 self.intents.remove(&id);
+                self.sent.remove(&id);
                 self.looks.files += usize::from(!node.state.kind.is_folder());
                 let old = self.base.insert(id, node);
                 self.looks.files -= usize::from(old.is_some_and(|old| !old.state.kind.is_folder()));
@@ -216,6 +248,7 @@ impl State {
             }
             Update::Remove(id) => {
                 self.intents.remove(&id);
+                self.sent.remove(&id);
                 let old = self.base.remove(id);
                 self.looks.files -= usize::from(old.is_some_and(|old| !old.state.kind.is_folder()));
                 self.looks.remove(id);
@@ -223,6 +256,24 @@ impl State {
             Update::Look(id, stamp) => self.looks.put(id, stamp),
             Update::Cursor(cursor) => self.cursor = cursor,
             Update::Intend { id, node, stamp } => drop(self.intents.insert(id, (node, stamp))),
+            Update::Sent { id, sent } => {
+                if self.sent.len() >= SENT_NODES_MAX && !self.sent.contains_key(&id) {
+                    self.sent.clear();
+                }
+                let list = self.sent.entry(id).or_default();
+                if list.len() >= SENT_PER_NODE_MAX {
+                    list.remove(0);
+                }
+                list.push(sent);
+            }
+            Update::Unsent(id) => {
+                if let std::collections::btree_map::Entry::Occupied(mut list) = self.sent.entry(id) {
+                    list.get_mut().pop();
+                    if list.get().is_empty() {
+                        list.remove();
+                    }
+                }
+            }
             Update::Account { store, share, device } => {
                 (self.store, self.share, self.device) = (store, share, device);
             }
@@ -242,7 +293,9 @@ impl State {
             node: node.clone(),
             stamp: *stamp,
         });
-        [account, Update::Cursor(self.cursor)].into_iter().chain(nodes).chain(intents).collect()
+        let sent = self.sent.iter().flat_map(|(id, list)| list.iter().map(|sent| (*id, sent.clone())));
+        let sent = sent.map(|(id, sent)| Update::Sent { id, sent });
+        [account, Update::Cursor(self.cursor)].into_iter().chain(nodes).chain(intents).chain(sent).collect()
     }
 }
 

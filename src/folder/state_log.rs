@@ -12,6 +12,7 @@
 //! after a crash is a part of one batch; it is cut. Anything else that does not parse is damage.
 
 use super::fs::{Dir, File};
+use super::state::Sent;
 use super::{Cursor, FolderError, PRIVATE_FILE_MODE, STATE_VERSION, ShownPath, Stamp, State, Update, names};
 use crate::model::codec::{self, CodecError};
 use crate::model::record::{self, Parsed};
@@ -41,6 +42,8 @@ enum Line {
     Cursor(Option<Cursor>),
     Account(Option<StoreId>, Option<String>, Option<DeviceId>),
     Intend(NodeId, Seq, NodeState, Stamp),
+    Sent(NodeId, Option<NodeState>, Option<Stamp>),
+    Unsent(NodeId),
 }
 
 impl From<&Update> for Line {
@@ -52,6 +55,8 @@ impl From<&Update> for Line {
             Update::Cursor(cursor) => Self::Cursor(*cursor),
             Update::Account { store, share, device } => Self::Account(*store, share.clone(), *device),
             Update::Intend { id, node, stamp } => Self::Intend(*id, node.version, node.state.clone(), *stamp),
+            Update::Sent { id, sent } => Self::Sent(*id, sent.state.clone(), sent.stamp),
+            Update::Unsent(id) => Self::Unsent(*id),
         }
     }
 }
@@ -69,6 +74,8 @@ impl From<Line> for Update {
             Line::Intend(id, version, state, stamp) => {
                 Self::Intend { id, node: TreeNode { version, state }, stamp }
             }
+            Line::Sent(id, state, stamp) => Self::Sent { id, sent: Sent { state, stamp } },
+            Line::Unsent(id) => Self::Unsent(id),
         }
     }
 }

@@ -250,6 +250,9 @@ impl Settler {
                 later.add(path, Instant::now() + SECOND_LOOK);
             }
             for path in later.due(Instant::now()) {
+                // Notify forgets a watch by its path: when folders change places, the news that one left a path may come
+                // after the other was watched there. By now all of it has come.
+                self.watch_one(&path);
                 send(&self.report, Hint::Dirty(path));
             }
         }

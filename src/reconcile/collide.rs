@@ -2,7 +2,8 @@
 //! nodes have one name. Runs until nothing is left to look at.
 
 use super::merge::Merger;
-use crate::model::{NodeId, NodeState, limits};
+use crate::model::{Name, NodeId, NodeState, limits};
+use crate::tree::Overlay;
 
 impl Merger<'_> {
     /// Looks at the place of every node that the merge put somewhere, until all places are sound.
@@ -183,7 +184,20 @@ impl Merger<'_> {
             self.put(loser, None);
             return;
         }
-        let name = self.free_name(state.parent, &state.name);
+        let kept = self.kept_name(loser, &state);
+        let name = kept.unwrap_or_else(|| self.free_name(state.parent, &state.name));
         self.put(loser, Some(NodeState { name, ..state }));
+    }
+
+    /// The conflict name that the disk has the loser under already, if nothing else claims it. What waits for its bytes
+    /// is decided anew in each round: with another name each time it would never rest.
+    fn kept_name(&self, loser: NodeId, state: &NodeState) -> Option<Name> {
+        let here = self.local.state(loser).filter(|here| here.parent == state.parent)?;
+        let bare = |name: &Name| super::names::original_of(name);
+        let original = bare(&state.name).unwrap_or_else(|| state.name.as_bytes().to_vec());
+        let is_alone =
+            |overlay: &Overlay<'_>| overlay.at(state.parent, &here.name).iter().all(|id| *id == loser);
+        let free = is_alone(&self.merged) && is_alone(&self.local) && is_alone(&self.remote);
+        (here.name != state.name && bare(&here.name) == Some(original) && free).then(|| here.name.clone())
     }
 }

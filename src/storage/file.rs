@@ -30,6 +30,12 @@ pub fn open_write(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
+/// Opens a file that is there for writing past the page cache; an error where the filesystem cannot do that.
+pub fn open_direct(path: &Path) -> io::Result<File> {
+    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().write(true).custom_flags(direct).open(path)
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

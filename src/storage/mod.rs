@@ -24,6 +24,7 @@
 
 mod check;
 mod content;
+mod direct;
 mod error;
 mod file;
 mod gc;
@@ -33,6 +34,7 @@ mod gc_tests;
 mod gone;
 pub mod history;
 mod home;
+mod inbox;
 mod inspect;
 mod journal;
 mod keeper;

@@ -2,8 +2,10 @@
 //!
 //! Only the storage thread appends ([`Packs::append`]); anybody reads and anybody may ask for a sync. Syncs go one at a
 //! time behind a lock, because Linux reports a failed write-back once per file handle: the one who sees the error must
-//! have told everybody before the next sync can come back clean.
+//! have told everybody before the next sync can come back clean. How far the packs are durable is read without that lock:
+//! a sync may take long, and neither readers nor the storage thread wait for it.
 
+use super::direct::Direct;
 use super::error::{At, StorageError};
 use super::pack_file::{self, FILE_HEADER, Location, Place, RECORD_HEADER, RecordHeader};
 use super::shared::Failure;
@@ -33,8 +35,11 @@ pub struct Packs {
     handles: RwLock<BTreeMap<u32, Arc<File>>>,
     /// First byte that is not written: [`Place`] as a number.
     end: AtomicU64,
-    /// Everything before it is on disk.
-    synced: Mutex<Place>,
+    /// Everything before it is on disk: [`Place`] as a number. Moved under `syncing` only.
+    synced: AtomicU64,
+    /// Held during a sync.
+    syncing: Mutex<()>,
+    direct: Direct,
 }
 
 impl Packs {
@@ -47,7 +52,9 @@ impl Packs {
             rotate_bytes,
             handles: RwLock::default(),
             end: AtomicU64::new(end.to_u64()),
-            synced: Mutex::new(end),
+            synced: AtomicU64::new(end.to_u64()),
+            syncing: Mutex::default(),
+            direct: Direct::default(),
         }
     }
 
@@ -58,7 +65,7 @@ impl Packs {
 
     /// Everything before it is on disk.
     pub fn synced(&self) -> Place {
-        *self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+        Place::from_u64(self.synced.load(Ordering::Acquire))
     }
 
     /// Path of a pack.
@@ -85,7 +92,7 @@ impl Packs {
         handles.insert(number, file);
     }
 
-    /// Appends blocks with one write, and says where each is. Called by the storage thread only.
+    /// Appends blocks, and says where each is. Called by the storage thread only.
     ///
     /// # Errors
     /// After an error the file is cut back to where it was, so that the next append stands in the same place. When even
@@ -119,7 +126,8 @@ impl Packs {
         }
         let end = u32::try_from(offset).map_err(|_| StorageError::CommitTooLarge)?;
         let file = self.handle(at.pack)?;
-        if let Err(error) = file::write_all_at(&file, u64::from(at.offset), &mut slices) {
+        let pack = (at.pack, &*self.path(at.pack));
+        if let Err(error) = self.direct.write(&file, pack, u64::from(at.offset), &mut slices) {
             return Err(self.undo(&file, at, error, failure));
         }
         self.end.store(Place { pack: at.pack, offset: end }.to_u64(), Ordering::Release);
@@ -185,18 +193,19 @@ impl Packs {
 
     /// Makes everything appended so far durable, and says up to where.
     pub fn sync(&self, failure: &Failure) -> Result<Place> {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         failure.check()?;
-        let end = self.end();
-        if end > *synced {
-            let path = self.path(end.pack);
-            let done = self.handle(end.pack).and_then(|file| file.sync_data().at("sync", &path));
-            if let Err(error) = done {
-                return Err(failure.set(error));
-            }
-            *synced = end;
+        let (end, synced) = (self.end(), self.synced());
+        if end <= synced {
+            return Ok(synced);
         }
-        Ok(*synced)
+        let path = self.path(end.pack);
+        let done = self.handle(end.pack).and_then(|file| file.sync_data().at("sync", &path));
+        if let Err(error) = done {
+            return Err(failure.set(error));
+        }
+        self.synced.store(end.to_u64(), Ordering::Release);
+        Ok(end)
     }
 
     /// Bytes appended since the last sync.

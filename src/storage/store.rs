@@ -7,6 +7,7 @@ use super::gc::GcOptions;
 use super::gone;
 use super::history;
 use super::home::Home;
+use super::inbox::{Prepared, Put, Work};
 use super::keeper::{Keeper, Signal, checkpoint};
 use super::packs::Packs;
 use super::pending::Group;
@@ -17,7 +18,7 @@ use super::shared::{Problem, Recent, Shared};
 use super::stats::{self, Stats};
 use super::sweep::{self, GcReport, GcStep};
 use super::upkeep::{Brake, Upkeep};
-use super::writer::{Prepared, Work, Writer};
+use super::writer::Writer;
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, History, Journal, Page,
     Position, PutReport, Result, ShareId, StorageError,
@@ -362,7 +363,7 @@ impl BlockStore for Store {
             let permit = self.room(&blocks).await?;
             let blocks = Prepared::all(blocks)?;
             let (reply, answer) = oneshot::channel();
-            self.ask(Work::Put(blocks, reply, permit), answer).await
+            self.ask(Work::Put(Put { blocks, reply, _permit: permit }), answer).await
         })
     }
 

@@ -14,10 +14,11 @@
 
 use super::error::{At, StorageError};
 use super::gc::{Condemned, GcOptions, PackPlan, Plan, Sums, Survey, plan, record_bytes};
+use super::inbox::Prepared;
 use super::mark::Marked;
 use super::pack_file::{self, FILE_HEADER, Location, Step};
 use super::upkeep::{Brake, Upkeep};
-use super::writer::{Prepared, Writer};
+use super::writer::Writer;
 use super::{CommitEvent, Result, file, gone};
 use crate::block::seal;
 use crate::model::BlockHash;

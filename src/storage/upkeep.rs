@@ -4,12 +4,13 @@
 //! jobs of the storage thread, in small steps, so that commits never wait for it longer than for each other.
 
 use super::error::StorageError;
+use super::inbox::{Job, Work};
 use super::journal::{JournalFile, Replayed, Title};
 use super::mark::{Marked, Unreadable};
 use super::pack_file::Location;
 use super::shared::Shared;
 use super::sled::Index;
-use super::writer::{Job, Work, Writer, locate};
+use super::writer::{Writer, locate};
 use super::{Result, keeper, packs};
 use crate::block::seal;
 use crate::model::{BlockHash, FileContent, NodeId, StoreId};

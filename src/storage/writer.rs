@@ -1,13 +1,14 @@
 //! The storage thread: the only one that writes packs, journals and nodes. What it takes from its queue first is first
 //! in the packs, in the journal, in the answers and in the broadcast.
 //!
-//! It takes a request, then whatever else has arrived by then, and makes all commits among them durable together. With
-//! nobody else in the queue nothing waits.
+//! It takes a request, then whatever else has arrived by then: blocks that came side by side are written together, and
+//! all commits become durable together. With nobody else in the queue nothing waits.
 
 use super::content::{Held, KnownContents, decide};
+use super::inbox::{Inbox, Prepared, Put, Record, Work};
 use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::Signal;
-use super::pack_file::{Location, RECORD_HEADER, record_header};
+use super::pack_file::Location;
 use super::pending::{Group, Reply, ShareGroup, ShareView, Signed, Waiting};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
@@ -15,65 +16,17 @@ use super::{
     CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError, check_share_name,
     file,
 };
-use crate::block::{VerifiedBlock, seal};
+use crate::block::seal;
 use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 
-/// A block with the header of its record, made by the caller so that hashing is not done here.
-#[derive(Debug)]
-pub struct Prepared {
-    block: VerifiedBlock,
-    header: [u8; RECORD_HEADER as usize],
-}
-
-/// A block with the header of its record, as [`Writer::append`] takes it.
-pub type Record<'a> = (&'a VerifiedBlock, [u8; RECORD_HEADER as usize]);
-
-impl Prepared {
-    /// The address of the block.
-    pub const fn hash(&self) -> BlockHash {
-        self.block.hash()
-    }
-
-    /// For [`Writer::append`].
-    pub const fn record(&self) -> Record<'_> {
-        (&self.block, self.header)
-    }
-
-    /// Makes the headers; refuses blocks that do not stand alone.
-    pub fn all(blocks: Vec<VerifiedBlock>) -> Result<Vec<Self>> {
-        blocks.into_iter().map(|block| Ok(Self { header: record_header(&block)?, block })).collect()
-    }
-}
-
-/// What the storage thread is asked for. The permit bounds the bytes in its queue.
-#[derive(Debug)]
-pub enum Work {
-    /// Take blocks.
-    Put(Vec<Prepared>, oneshot::Sender<Result<PutReport>>, OwnedSemaphorePermit),
-    /// Commit; the blocks are those of `inline`.
-    Commit(CommitRequest, Vec<Prepared>, Reply, OwnedSemaphorePermit),
-    /// Find or make a share.
-    OpenShare(String, oneshot::Sender<Result<(ShareId, Head)>>),
-    /// Do this between two groups of commits, with everything before it durable.
-    Job(Job),
-    /// Finish what came before, then end.
-    Stop,
-}
-
-/// Work for the storage thread that is described elsewhere.
-pub struct Job(pub Box<dyn FnOnce(&mut Writer) + Send>);
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Job")
-    }
-}
+/// Requests to take blocks are written together up to this many bytes of payload.
+const PUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -90,15 +43,16 @@ pub struct Writer {
 
 impl Writer {
     /// Works until it is told to stop or nobody can ask any more.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+    pub fn run(mut self, queue: mpsc::Receiver<Work>) {
         let shared = self.shared.clone();
+        let mut inbox = Inbox::new(queue);
         let worked = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(work) = queue.blocking_recv() {
-                let mut go_on = self.take(work);
+            while let Some(work) = inbox.wait() {
+                let mut go_on = self.take(work, &mut inbox);
                 while go_on && !self.group.is_empty() && !self.group.is_full() {
-                    match queue.try_recv() {
-                        Ok(work) => go_on = self.take(work),
-                        Err(_) => break,
+                    match inbox.try_next() {
+                        Some(work) => go_on = self.take(work, &mut inbox),
+                        None => break,
                     }
                 }
                 self.finish_group();
@@ -122,11 +76,18 @@ impl Writer {
     }
 
     /// Does one request, or puts it into the group; `false` for the last. An answer nobody waits for is not an error.
-    fn take(&mut self, work: Work) -> bool {
+    fn take(&mut self, work: Work, inbox: &mut Inbox) -> bool {
         match work {
-            Work::Put(blocks, reply, _permit) => {
-                let done = self.put(&blocks).map_err(|error| self.fatal_if_index(error));
-                let _ = reply.send(done);
+            Work::Put(put) => {
+                let mut bytes = put.bytes();
+                let mut puts = vec![put];
+                while bytes < PUT_BYTES_MAX
+                    && let Some(put) = inbox.try_put()
+                {
+                    bytes += put.bytes();
+                    puts.push(put);
+                }
+                self.put_together(puts);
             }
             Work::Commit(request, inline, reply, _permit) => self.commit(request, &inline, reply),
             Work::OpenShare(name, reply) => {
@@ -146,27 +107,53 @@ impl Writer {
         if matches!(error, StorageError::Index(_)) { self.shared.fail(error) } else { error }
     }
 
-    fn put(&mut self, blocks: &[Prepared]) -> Result<PutReport> {
-        self.shared.failure.check()?;
-        let mut seen = HashSet::new();
-        let mut fresh = Vec::with_capacity(blocks.len());
-        for one in blocks {
-            let hash = one.block.hash();
-            if seen.insert(hash) {
-                // Whoever puts a block relies on it.
-                self.shared.leases().save(&hash);
-                if locate(&self.shared, &self.index, &hash)?.is_none() {
-                    fresh.push((&one.block, one.header));
+    /// Takes the blocks of several requests with one write, and answers each.
+    fn put_together(&mut self, puts: Vec<Put>) {
+        let requests: Vec<&[Prepared]> = puts.iter().map(|put| put.blocks.as_slice()).collect();
+        let done = self.put(&requests).map_err(|error| self.fatal_if_index(error));
+        match (done, puts.len()) {
+            (Ok(reports), _) => {
+                for (put, report) in puts.into_iter().zip(reports) {
+                    let _ = put.reply.send(Ok(report));
                 }
             }
+            (Err(error), ..=1) => {
+                if let Some(put) = puts.into_iter().next() {
+                    let _ = put.reply.send(Err(error));
+                }
+            }
+            // Each has an answer of its own: on a full disk, a smaller one may still fit.
+            (Err(_), _) => puts.into_iter().for_each(|put| self.put_together(vec![put])),
         }
-        let bytes = fresh.iter().map(|(block, _)| block.sealed().payload.len() as u64).sum();
-        let report = PutReport { stored: fresh.len(), held: blocks.len() - fresh.len(), bytes };
+    }
+
+    /// Takes all blocks of all requests or none.
+    fn put(&mut self, requests: &[&[Prepared]]) -> Result<Vec<PutReport>> {
+        self.shared.failure.check()?;
+        let mut seen = HashSet::new();
+        let mut fresh = Vec::new();
+        let mut reports = Vec::with_capacity(requests.len());
+        for blocks in requests {
+            let mut report = PutReport::default();
+            for one in *blocks {
+                let hash = one.block.hash();
+                // Whoever puts a block relies on it.
+                self.shared.leases().save(&hash);
+                if seen.insert(hash) && locate(&self.shared, &self.index, &hash)?.is_none() {
+                    report.stored += 1;
+                    report.bytes += one.block.sealed().payload.len() as u64;
+                    fresh.push((&one.block, one.header));
+                } else {
+                    report.held += 1;
+                }
+            }
+            reports.push(report);
+        }
         if fresh.is_empty() {
-            return Ok(report);
+            return Ok(reports);
         }
-        self.append(&fresh, bytes)?;
-        Ok(report)
+        self.append(&fresh, reports.iter().map(|report| report.bytes).sum())?;
+        Ok(reports)
     }
 
     /// Appends blocks whether they are held or not; from now on this is where they are.
@@ -235,7 +222,7 @@ impl Writer {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
-        self.put(inline)?;
+        self.put(&[inline])?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
         let held = Here { shared: &self.shared, index: &self.index, session, named: RefCell::default() };

@@ -15,7 +15,7 @@ use super::error::WireError;
 use super::message::Message;
 use crate::model::counters::Counters;
 use crate::model::{codec, limits};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -33,8 +33,14 @@ const WRITE_SLICES_MAX: usize = 128;
 const JOIN_BYTES_MAX: usize = 4096;
 /// Read buffer while frames are small, bytes. A thousand idle connections stay cheap.
 const READ_BYTES_IDLE: usize = 16 * 1024;
-/// Read buffer while block bytes stream in.
-const READ_BYTES_BULK: usize = 2 * 1024 * 1024;
+/// Read buffer while block bytes stream in: the longest pack that senders make, with room for its head.
+const READ_BYTES_BULK: usize = limits::PACK_BYTES_TARGET + limits::BLOCK_BYTES_MAX + 64 * 1024;
+/// Meanwhile, what is read before the length of a frame is known, bytes. From there on exactly the frame is read, so that
+/// nothing of the next one has to be moved to another buffer.
+const READ_BYTES_AHEAD: usize = 4 * 1024;
+/// Large buffers that are kept to be filled again when the blocks in them are gone: fresh memory costs as much as the
+/// copy into it.
+const SPARES_MAX: usize = 16;
 /// A frame above this size makes the buffer grow to [`READ_BYTES_BULK`].
 const BULK_FRAME_BYTES_MIN: usize = 32 * 1024;
 
@@ -130,6 +136,8 @@ fn join_small(mut small: BytesMut, payload: Vec<Bytes>) -> Vec<Bytes> {
 pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
+    /// Empty views of large buffers that frames may still lie in.
+    spares: Vec<BytesMut>,
     frame_bytes_max: usize,
     bulk: bool,
     bytes_read: u64,
@@ -140,7 +148,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader in the state before the handshake: frames up to [`limits::FRAME_BYTES_MAX_UNAUTHENTICATED`].
     pub fn new(stream: R, counters: Arc<Counters>) -> Self {
         let frame_bytes_max = limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
-        Self { stream, buffer: BytesMut::new(), frame_bytes_max, bulk: false, bytes_read: 0, counters }
+        let (buffer, spares) = (BytesMut::new(), Vec::new());
+        Self { stream, buffer, spares, frame_bytes_max, bulk: false, bytes_read: 0, counters }
     }
 
     /// The handshake is complete: frames up to [`limits::FRAME_BYTES_MAX`].
@@ -178,7 +187,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Cut::Missing(bytes) => bytes,
             };
             self.make_room(missing);
-            let read = self.stream.read_buf(&mut self.buffer).await?;
+            let read_max = if self.bulk { missing.max(READ_BYTES_AHEAD) } else { usize::MAX };
+            let read = self.stream.read_buf(&mut (&mut self.buffer).limit(read_max)).await?;
             self.counters.wire_bytes_received.add_len(read);
             self.bytes_read += read as u64;
             if read == 0 {
@@ -224,11 +234,33 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn make_room(&mut self, missing: usize) {
         let spare = self.buffer.capacity() - self.buffer.len();
         if self.buffer.is_empty() && !self.bulk && spare > READ_BYTES_IDLE {
-            // The bulk is over: give the large buffer back.
+            // The bulk is over: give the large buffers back.
             self.buffer = BytesMut::new();
+            self.spares = Vec::new();
         }
-        if spare < missing || spare < READ_BYTES_IDLE / 2 {
-            self.buffer.reserve(missing.max(if self.bulk { READ_BYTES_BULK } else { READ_BYTES_IDLE }));
+        if spare >= missing && spare >= READ_BYTES_IDLE / 2 {
+            return;
+        }
+        if self.bulk || missing >= BULK_FRAME_BYTES_MIN {
+            self.change_buffer(missing);
+        } else {
+            self.buffer.reserve(missing.max(READ_BYTES_IDLE));
+        }
+    }
+
+    /// Goes on in a large buffer that nothing lies in any more, if there is one.
+    fn change_buffer(&mut self, missing: usize) {
+        let bytes = (self.buffer.len() + missing).max(READ_BYTES_BULK);
+        let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(bytes));
+        let mut next = match free {
+            Some(free) => self.spares.swap_remove(free),
+            None => BytesMut::with_capacity(bytes),
+        };
+        next.extend_from_slice(&self.buffer);
+        let mut old = std::mem::replace(&mut self.buffer, next);
+        if self.spares.len() < SPARES_MAX && old.capacity() > 0 {
+            old.clear();
+            self.spares.push(old);
         }
     }
 }

@@ -176,6 +176,23 @@ fn live_and_once_on_different_folders_work_together() {
     });
 }
 
+/// The system reports a write for the name it went through, in that name's folder, and for no other name of the file.
+#[test]
+fn an_edit_through_one_name_of_a_hard_link_is_seen_at_the_others_at_once() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    let _clients = (world.live(&a), world.live(&b));
+    a.write("one/x", "first");
+    a.mkdir("two");
+    a.hard_link("one/x", "two/y");
+    wait_equal(&[&a, &b], DEADLINE);
+    for n in 0..5 {
+        a.append("one/x", &format!("more {n}"));
+        // Well before the regular look at everything.
+        wait_equal(&[&a, &b], Duration::from_secs(20));
+    }
+}
+
 #[test]
 fn sigterm_and_sigint_end_a_client_cleanly() {
     let world = World::new();

@@ -1,9 +1,11 @@
 //! Servers and clients that stop, crash, come back, or come back with less than they had.
 
+use crate::support::proxy::Proxy;
 use crate::support::random_bytes;
 use crate::support::story::{Mode, Story};
 use crate::support::world::{World, assert_equal, wait_equal, wait_for, wait_tree};
 use crate::support::{DEADLINE, LONG_DEADLINE};
+use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -95,10 +97,7 @@ fn a_killed_rename_comes_back_and_converges() {
     a.many("d", 200);
     world.sync_all(&[&a, &b]);
     for round in 0..6_u64 {
-        // Whichever it is: a client killed between a commit and its record takes a rename back to the old name for no
-        // change, and carries the committed one out again (see the limits in the README).
-        let (from, to) = if a.has("d") { ("d", "e") } else { ("e", "d") };
-        a.rename(from, to);
+        a.rename(if round % 2 == 0 { "d" } else { "e" }, if round % 2 == 0 { "e" } else { "d" });
         for folder in [&a, &b] {
             let mut run = world.once_start(folder, &[]);
             sleep(Duration::from_millis(8 * round));
@@ -107,7 +106,72 @@ fn a_killed_rename_comes_back_and_converges() {
     }
     let tree = world.sync_all(&[&a, &b]);
     assert_eq!(tree.names().len(), 201);
-    assert!(tree.has("d/file-000000") != tree.has("e/file-000000"));
+    assert!(tree.has("d/file-000000"));
+}
+
+/// A client whose commit the server takes without its ever hearing of it: it ends, or loses the connection, and meanwhile
+/// the same things are changed again. It must know its own work.
+fn unheard(kill: bool) {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    let proxy = Proxy::to(world.addr());
+    for name in ["edited", "moved", "taken back", "deleted"] {
+        a.write(name, "1");
+    }
+    a.many("d", 3);
+    // No poll may wait for an answer in between.
+    let mut live = world.live_at(&a, proxy.addr, &["--poll", "600"]);
+    let _other = world.live(&b);
+    wait_for(&[&a, &b], DEADLINE, "equal", |tree| tree.has("d/file-000002") && tree.has("deleted"));
+    // All of it is one change, one commit: of a second one nothing would be sent before the first is answered.
+    live.process.signal(Signal::STOP);
+    proxy.deaf(true);
+    let aside = world.path().join("aside");
+    fs::rename(a.join("deleted"), &aside).unwrap();
+    a.write("edited", "2");
+    a.write("new", "2");
+    a.write("f/new", "2");
+    a.rename("taken back", "elsewhere");
+    a.rename("d", "e");
+    live.process.signal(Signal::CONT);
+    wait_for(&[&b], DEADLINE, "sent", |tree| {
+        tree.content("edited").as_deref() == Some("2")
+            && (tree.has("new") && tree.has("f/new") && tree.has("elsewhere") && tree.has("e/file-000002"))
+            && !tree.has("deleted")
+    });
+    let change_again = || {
+        a.write("edited", "3");
+        a.write("new", "3");
+        a.rename("f", "g");
+        a.append("g/new", "3");
+        a.rename("elsewhere", "taken back");
+        a.rename("e", "d");
+        fs::rename(&aside, a.join("deleted")).unwrap();
+    };
+    let _again = if kill {
+        live.kill();
+        change_again();
+        proxy.deaf(false);
+        world.live_at(&a, proxy.addr, &[])
+    } else {
+        change_again();
+        proxy.cut_now();
+        proxy.deaf(false);
+        live
+    };
+    let want = a.tree();
+    wait_tree(&[&b, &a], &want);
+    assert_eq!(want.copies(), Vec::<String>::new());
+}
+
+#[test]
+fn a_client_killed_before_it_heard_of_its_commit_knows_its_own_work() {
+    unheard(true);
+}
+
+#[test]
+fn a_client_cut_off_before_it_heard_of_its_commit_knows_its_own_work() {
+    unheard(false);
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl Held {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    fn links(&self) -> u64 {
-        rustix::fs::fstat(&self.fd).map_or(0, |stat| u64::from(stat.st_nlink))
+    fn links(&self) -> i128 {
+        rustix::fs::fstat(&self.fd).map_or(0, |stat| i128::from(stat.st_nlink))
     }
 
     fn inode(&self) -> u64 {
@@ -196,20 +196,24 @@ impl<'a> Person<'a> {
         bytes
     }
 
-    /// Replaces what `held` was at its path by an operation; with it gone, its content is destroyed.
-    fn destroying(&self, held: Option<Held>, operation: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let before = held.as_ref().map_or(0, Held::links);
+    /// Does what removes `held` from its path. Its content may live on under another name, but nobody can count on that.
+    fn destroying(&self, held: Held, operation: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let before = held.links();
         operation()?;
-        match held {
-            Some(held) if held.is_folder() => {}
-            Some(held) => match (held.links(), held.content) {
-                (0, Some(content)) => self.ledger.destroyed(content),
-                (links, _) if links < before => {}
-                _ => self.ledger.blind(),
-            },
+        match held.content {
+            _ if held.links() >= before => self.ledger.blind(),
+            Some(content) => self.ledger.destroyed(content),
             None => {}
         }
         Ok(())
+    }
+
+    /// A rename that overwrites only what was seen before.
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match Held::at(to)? {
+            Some(held) => self.destroying(held, || fs::rename(from, to)),
+            None => rename_free(from, to),
+        }
     }
 
     /// In place: what was there is read through the same file.
@@ -262,8 +266,7 @@ impl<'a> Person<'a> {
         let bytes = self.bytes();
         fs::OpenOptions::new().write(true).create_new(true).open(&temp)?.write_all(&bytes)?;
         let content = ledger::file(&bytes);
-        let held = Held::at(path)?;
-        if let Err(error) = self.destroying(held, || fs::rename(&temp, path)) {
+        if let Err(error) = self.rename_over(&temp, path) {
             return fs::remove_file(&temp).and(Err(error));
         }
         self.saved(content, path);
@@ -271,13 +274,12 @@ impl<'a> Person<'a> {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let (source, target) = (Held::at(from)?, Held::at(to)?);
-        let same = |a: &Held, b: &Held| a.inode() == b.inode();
-        if source.zip(target.as_ref()).is_some_and(|(a, b)| same(&a, b)) {
+        let inode = |path: &Path| Held::at(path).ok().flatten().map(|held| held.inode());
+        if inode(from).is_some() && inode(from) == inode(to) {
             // Two names of one file: nothing would happen.
             return Ok(());
         }
-        self.destroying(target, || fs::rename(from, to))
+        self.rename_over(from, to)
     }
 
     fn swap(&mut self, one: &Path, other: &Path) -> io::Result<()> {
@@ -296,7 +298,7 @@ impl<'a> Person<'a> {
     fn delete(&self, path: &Path) -> io::Result<()> {
         let Some(held) = Held::at(path)? else { return Ok(()) };
         if !held.is_folder() {
-            return self.destroying(Some(held), || fs::remove_file(path));
+            return self.destroying(held, || fs::remove_file(path));
         }
         for entry in fs::read_dir(path)? {
             self.delete(&entry?.path())?;

@@ -21,6 +21,8 @@ struct State {
     /// Connections are cut when `up + down` reaches this.
     cut_at: AtomicU64,
     closed: AtomicBool,
+    /// What the server says is not passed on.
+    deaf: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -35,6 +37,7 @@ impl Proxy {
             down: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
             closed: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
         });
         let accepting = Arc::clone(&state);
@@ -90,6 +93,11 @@ impl Proxy {
         self.state.cut_at.store(u64::MAX, Ordering::SeqCst);
     }
 
+    /// Keeps what the server says to itself, or no more. What was kept is gone.
+    pub fn deaf(&self, deaf: bool) {
+        self.state.deaf.store(deaf, Ordering::SeqCst);
+    }
+
     /// Cuts the connections that are open now; new ones are let through.
     pub fn cut_now(&self) {
         self.state.cut();
@@ -127,7 +135,8 @@ impl State {
     fn forward(&self, mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(got) = from.read(&mut buffer) {
-            if got == 0 || to.write_all(&buffer[..got]).is_err() {
+            let kept = std::ptr::eq(count, &self.down) && self.deaf.load(Ordering::SeqCst);
+            if got == 0 || !kept && to.write_all(&buffer[..got]).is_err() {
                 break;
             }
             count.fetch_add(got as u64, Ordering::SeqCst);

@@ -103,7 +103,7 @@ fn bytes_are_copied_from_a_file_that_is_here_with_its_holes() {
     let mut new = vec![1; 100];
     new.extend_from_slice(&old[500 * KIB..1500 * KIB]);
     let id = world.ids.node();
-    let mut staged = StagedFile::create(&world.folder, id, &content(&new)).unwrap();
+    let staged = StagedFile::create(&world.folder, id, &content(&new)).unwrap();
     staged.write_at(0, &new[..100]).unwrap();
     assert!(staged.copy_from(&from, 500 * KIB as u64, 100, 1000 * KIB as u64).unwrap());
     assert!(allocated(&world) < 64 * KIB as u64);
@@ -126,4 +126,60 @@ fn many_finished_files_are_synced_at_once() {
     all.push(world.folder.stage_symlink(id, b"target", 5).unwrap());
     world.folder.sync_staged(&all).unwrap();
     world.folder.sync_staged(&all[290..]).unwrap();
+}
+
+#[test]
+fn a_whole_file_is_staged_with_holes_time_and_exec_bit_and_resumes_what_was_left() {
+    let mut world = World::new();
+    let mut bytes = vec![0; 40 * KIB];
+    bytes[10_000] = 1;
+    let id = world.ids.node();
+    // Left by an earlier run, and longer and other than it should be.
+    let left = StagedFile::create(&world.folder, id, &content(&bytes)).unwrap();
+    left.write_at(0, &vec![7; 50 * KIB]).unwrap();
+    drop(left);
+    for (path, id, exec) in [("a", id, false), ("b", world.ids.node(), true), ("c", world.ids.node(), false)]
+    {
+        let staged = world.folder.stage_whole(id, &content(&bytes), &bytes, exec, 5_000_000_007).unwrap();
+        assert_eq!((staged.stamp.exec, staged.stamp.size), (exec, 40 * KIB as u64));
+        world.folder.sync_staged(std::slice::from_ref(&staged)).unwrap();
+        world.folder.place(&staged, &rel(path), None, &mut || name("x")).unwrap();
+        let meta = fs::metadata(world.path(path)).unwrap();
+        assert!(world.read(path) == bytes);
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (5, 7));
+        assert_eq!(meta.permissions().mode() & 0o111 != 0, exec);
+        assert_eq!(world.stamp(path).ctime_ns, meta.ctime() * 1_000_000_000 + meta.ctime_nsec());
+    }
+    assert!(fs::metadata(world.path("c")).unwrap().blocks() * 512 <= 8 * KIB as u64);
+    assert!(world.names(".dropblock/stage").is_empty());
+}
+
+#[test]
+fn a_whole_file_that_is_swapped_in_tells_after_a_crash_which_of_the_two_it_is() {
+    let mut world = World::new();
+    world.write("a", b"old");
+    world.agree();
+    let id = world.id("a");
+    let staged = world.folder.stage_whole(id, &content(b"new"), b"new", false, 5).unwrap();
+    let mut seen = Vec::new();
+    let expect = world.stamp("a");
+    let stale = Stamp { mtime_ns: 1, ..expect };
+    let outcome = world.folder.place(&staged, &rel("a"), Some(&stale), &mut || name("x")).unwrap();
+    assert_eq!(outcome, crate::folder::apply::Outcome::Raced);
+    let path = world.path("a");
+    // Gone between the look and the swap: it stays staged, under the name it had.
+    let outcome = world.folder.place_with(&staged, &rel("a"), Some(&expect), &mut || name("x"), &mut || {
+        fs::rename(&path, path.with_file_name("away")).unwrap();
+    });
+    assert_eq!(outcome.unwrap(), crate::folder::apply::Outcome::Raced);
+    assert_eq!(world.names(".dropblock/stage"), [staged.name.to_string()]);
+    fs::rename(path.with_file_name("away"), &path).unwrap();
+    let expect = world.stamp("a");
+    world
+        .folder
+        .place_with(&staged, &rel("a"), Some(&expect), &mut || name("x"), &mut || seen.push(()))
+        .unwrap();
+    assert_eq!((seen.len(), world.read("a")), (1, b"new".to_vec()));
+    assert!(world.names(".dropblock/stage").is_empty());
+    assert_eq!(world.folder.trash_len(), 1);
 }

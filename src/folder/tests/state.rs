@@ -228,3 +228,28 @@ fn a_file_placed_but_not_recorded_is_agreed_at_the_next_start() {
     assert_ne!(state.stamp(NodeId::from_bytes([1; 16])), Some(&stamp), "it must be read again");
     assert_eq!(state.base.len(), 1);
 }
+
+#[test]
+fn what_was_sent_stands_until_it_is_answered_or_taken_back() {
+    let mut world = World::new();
+    let node = put(&mut world.ids, NodeId::ROOT, "a");
+    let Update::Put { id, node: agreed, stamp } = node.clone() else { panic!() };
+    let one = crate::folder::Sent { state: Some(agreed.state), stamp };
+    let other = crate::folder::Sent { state: None, stamp: None };
+    let sent = |sent: &crate::folder::Sent| Update::Sent { id, sent: sent.clone() };
+    world.state.save(vec![sent(&one), sent(&other)], false).unwrap();
+    let (state, _) = world.folder.load_state().unwrap();
+    assert_eq!(state.sent()[&id], [one.clone(), other.clone()]);
+    world.state.save(vec![Update::Unsent(id)], false).unwrap();
+    assert_eq!(world.state.sent()[&id], std::slice::from_ref(&one));
+    world.state.save(vec![node], false).unwrap();
+    assert!(world.state.sent().is_empty());
+    for _ in 0..10 {
+        world.state.save(vec![sent(&one)], false).unwrap();
+    }
+    assert_eq!(world.state.sent()[&id].len(), 4, "bounded");
+    let (state, _) = world.folder.load_state().unwrap();
+    assert_eq!(state.sent(), world.state.sent());
+    world.state.save(vec![Update::Remove(id)], false).unwrap();
+    assert!(world.state.sent().is_empty());
+}

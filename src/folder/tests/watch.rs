@@ -129,3 +129,29 @@ fn a_top_folder_that_moves_away_asks_for_a_rescan() {
     let until = Instant::now() + Duration::from_secs(5);
     while inbox.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap() != Hint::Rescan {}
 }
+
+#[test]
+fn folders_that_changed_places_are_still_watched() {
+    let world = World::new();
+    const PAIRS: usize = 60;
+    for n in 0..PAIRS {
+        world.write(&format!("{n}a/x"), b"1");
+        world.write(&format!("{n}b/x"), b"1");
+    }
+    let (_watcher, inbox) = start(&world);
+    for _ in 0..3 {
+        for n in 0..PAIRS {
+            let (a, b) = (world.path(&format!("{n}a")), world.path(&format!("{n}b")));
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, flags).unwrap();
+        }
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    while inbox.try_recv().is_ok() {}
+    for n in 0..PAIRS {
+        world.write(&format!("{n}a/x"), b"2");
+        wait_for(&inbox, &format!("{n}a"));
+        world.write(&format!("{n}b/x"), b"2");
+        wait_for(&inbox, &format!("{n}b"));
+    }
+}
