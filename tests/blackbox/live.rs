@@ -189,7 +189,7 @@ fn an_edit_through_one_name_of_a_hard_link_is_seen_at_the_others_at_once() {
     for n in 0..5 {
         a.append("one/x", &format!("more {n}"));
         // Well before the regular look at everything.
-        wait_equal(&[&a, &b], Duration::from_secs(20));
+        wait_equal(&[&a, &b], std::time::Duration::from_secs(20));
     }
 }
 
