@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How often the list of what is wanted is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// What nobody had is asked for again after this many looks: a client may have got it since.
-const AGAIN_LOOKS: u32 = 600;
+const AGAIN_LOOKS: u32 = 60;
 /// Blocks asked for at one time; others follow when these have come.
 const ASKED_MAX: usize = 4 * limits::HASHES_PER_REQUEST_MAX;
 

@@ -132,8 +132,12 @@ pub fn run(upkeep: &Upkeep, options: &CheckOptions, brake: &Brake) -> Result<Che
     let mut check = Check { upkeep, options, brake, report: CheckReport::default(), bad: BTreeMap::new() };
     check.packs()?;
     check.versions()?;
-    let mut blocks: Vec<Finding> =
-        check.bad.iter().map(|(hash, place)| Finding::Block { hash: *hash, place: *place }).collect();
+    let mut blocks = Vec::new();
+    for (hash, place) in &check.bad {
+        if check.is_bad(hash)? {
+            blocks.push(Finding::Block { hash: *hash, place: *place });
+        }
+    }
     blocks.append(&mut check.report.findings);
     check.report.findings.clear();
     blocks.sort();
@@ -185,9 +189,18 @@ impl Check<'_> {
         }
         // What is bad is asked for from now on, and taken again when it comes.
         for hash in self.bad.keys() {
-            self.upkeep.shared.want(*hash);
+            if self.is_bad(hash)? {
+                self.upkeep.shared.want(*hash);
+            }
         }
         Ok(())
+    }
+
+    /// True for a block that was found bad and was not brought again since.
+    fn is_bad(&self, hash: &BlockHash) -> Result<bool> {
+        let Some(found) = self.bad.get(hash) else { return Ok(false) };
+        let now = self.upkeep.place(hash)?.map(|location| (location.place.pack, location.place.offset));
+        Ok(now == *found)
     }
 
     fn header(&mut self, number: u32) -> Result<()> {
@@ -213,7 +226,10 @@ impl Check<'_> {
         upkeep.inspect(number, 0, limit, BATCH_BYTES, &mut |seen| {
             match seen {
                 Seen::Good(hash, location) => {
-                    if upkeep.locate(&hash)? != Some(location) {
+                    if upkeep.place(&hash)? == Some(location) {
+                        // It may have been brought again since it was found damaged.
+                        upkeep.shared.unwant(&hash);
+                    } else {
                         spare.insert(hash, location);
                     }
                 }
@@ -290,7 +306,9 @@ impl Check<'_> {
             if !lacks.is_empty() {
                 broken.insert(content.clone(), lacks.len() as u64);
                 for hash in lacks {
-                    self.bad.entry(hash).or_insert(None);
+                    let place = self.upkeep.place(&hash)?;
+                    let place = place.map(|location| (location.place.pack, location.place.offset));
+                    self.bad.entry(hash).or_insert(place);
                     self.upkeep.shared.want(hash);
                     self.report.wanted += 1;
                 }
@@ -328,7 +346,7 @@ impl Check<'_> {
             if level == 0 {
                 let held = self.upkeep.locate(&hash)?;
                 let as_promised = held.is_some_and(|location| u64::from(location.plain_len) == len);
-                if !as_promised || self.bad.contains_key(&hash) {
+                if !as_promised || self.is_bad(&hash)? {
                     lacks.insert(hash);
                 }
                 continue;

@@ -131,7 +131,12 @@ impl Shared {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
     }
 
-    /// The same, said in the log and in the list of problems.
+    /// The block turned out to be there as it should be.
+    pub fn unwant(&self, hash: &BlockHash) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+    }
+
+    /// The same as [`want`](Self::want), said in the log and in the list of problems.
     pub fn mark_damaged(&self, hash: BlockHash) -> bool {
         let new = self.want(hash);
         if new {

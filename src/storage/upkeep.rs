@@ -89,6 +89,14 @@ impl Upkeep {
         locate(&self.shared, &self.index, hash)
     }
 
+    /// Where a block lies, also one that counts as missing because it is damaged.
+    pub fn place(&self, hash: &BlockHash) -> Result<Option<Location>> {
+        match self.shared.recent(hash) {
+            Some(location) => Ok(Some(location)),
+            None => self.index.block(hash),
+        }
+    }
+
     /// The bytes of a block; `None` when it is not held, or is not what it should be.
     pub fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
         let Some(location) = self.locate(hash)? else { return Ok(None) };
