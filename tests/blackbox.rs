@@ -25,6 +25,8 @@ mod joining;
 mod large;
 #[path = "blackbox/live.rs"]
 mod live;
+#[path = "blackbox/maintenance.rs"]
+mod maintenance;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
 #[path = "blackbox/names.rs"]

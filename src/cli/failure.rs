@@ -6,23 +6,25 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done, everything durable.
-    Ok = 0,
+    Ok,
     /// Any failure without a number of its own.
-    General = 1,
+    General,
     /// The command line is wrong.
-    Usage = 2,
+    Usage,
+    /// `check` found damage.
+    Damaged,
     /// Held by the mass-delete guard, or some files were skipped; the rest is done.
-    Partial = 3,
+    Partial,
     /// There is no store there.
-    NoStore = 10,
+    NoStore,
     /// Another process has the store or the folder.
-    Locked = 11,
+    Locked,
     /// Not allowed to talk to this server, or to open this share.
-    NotAuthorised = 12,
+    NotAuthorised,
     /// The server did not answer in time.
-    TimedOut = 30,
+    TimedOut,
     /// Stopped by the user in the middle of a job.
-    Interrupted = 130,
+    Interrupted,
 }
 
 impl From<Exit> for ExitCode {
@@ -30,7 +32,7 @@ impl From<Exit> for ExitCode {
         let code = match exit {
             Exit::Ok => 0,
             Exit::General => 1,
-            Exit::Usage => 2,
+            Exit::Usage | Exit::Damaged => 2,
             Exit::Partial => 3,
             Exit::NoStore => 10,
             Exit::Locked => 11,

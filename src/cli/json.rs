@@ -50,7 +50,9 @@ impl Object {
         format!("{{{}}}", self.0)
     }
 
-    fn raw(mut self, key: &str, value: &str) -> Self {
+    /// Adds a value that is JSON already.
+    #[must_use]
+    pub fn raw(mut self, key: &str, value: &str) -> Self {
         let comma = if self.0.is_empty() { "" } else { "," };
         let _ = write!(self.0, "{comma}\"{key}\":{value}");
         self

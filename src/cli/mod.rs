@@ -2,8 +2,10 @@
 //!
 //! Conventions: human text on stderr, data on stdout, one line for an error, exit codes as in [`Exit`].
 
+mod check;
 mod demo;
 mod failure;
+mod gc;
 mod history;
 mod json;
 mod log;
@@ -11,7 +13,9 @@ mod place;
 mod progress;
 mod restore;
 mod serve;
+mod stats;
 mod sync;
+mod tend;
 mod text;
 mod when;
 
@@ -41,6 +45,12 @@ enum Command {
     Serve(serve::Args),
     /// Keep a folder equal to the hub
     Sync(sync::Args),
+    /// Look whether a store is whole
+    Check(check::Args),
+    /// Give back the space of what no version needs any more
+    Gc(gc::Args),
+    /// Show what a store holds and what that takes on disk
+    Stats(stats::Args),
     /// Show the versions of a file, a folder or the whole share
     Log(history::Args),
     /// Make a file, a folder or the whole share what it was
@@ -63,6 +73,9 @@ pub fn run() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args, voice),
         Command::Sync(args) => sync::run(args, voice),
+        Command::Check(args) => check::run(&args, voice),
+        Command::Gc(args) => gc::run(&args, voice),
+        Command::Stats(args) => stats::run(&args),
         Command::Log(args) => history::run(args, voice),
         Command::Restore(args) => restore::run(args, voice),
         Command::Demo(args) => demo::run(args, voice),

@@ -2,7 +2,7 @@
 
 use super::failure::{Exit, Failure, causes};
 use super::text::{self, Voice};
-use crate::server::{self, Config};
+use crate::server::{self, Config, Tended};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +23,10 @@ pub struct Args {
     /// store [default: what was said last, or 30d]
     #[arg(long, value_name = "DURATION", value_parser = super::when::duration_ms, env = "DROPBLOCK_KEEP")]
     keep: Option<u64>,
+
+    /// Everything stored is read again once in this time, in small steps; 0 never does
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = super::when::duration_ms, env = "DROPBLOCK_SCRUB")]
+    scrub: u64,
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
@@ -35,7 +39,7 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let store = Store::open(&args.store, options).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(listener, &store));
+    let served = runtime.block_on(serve(listener, &store, &args));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     let closed = store.close().map_err(|error| Failure::general(&error));
     served?;
@@ -45,7 +49,7 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn serve(listener: std::net::TcpListener, store: &Arc<Store>) -> Result<(), Failure> {
+async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, args: &Args) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
@@ -53,7 +57,9 @@ async fn serve(listener: std::net::TcpListener, store: &Arc<Store>) -> Result<()
     }
     text::data(&format!("listening on {address}"));
     let stop = super::stop_signal()?;
-    let config = Config::new(store.id(), super::seed()?);
+    let mut config = Config::new(store.id(), super::seed()?);
+    let (folder, scrub_ms) = (args.store.clone(), args.scrub);
+    config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
     Ok(())

@@ -34,11 +34,16 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached or goes away, when the folder or disk fails, or when the guard holds.
     pub async fn run_once(&mut self) -> Result<Done, ClientError> {
-        let (mut session, _pushes) = Session::open(self, true).await?;
+        let (mut session, mut pushes) = Session::open(self, true).await?;
         let done = session.until_equal().await;
         if done.is_ok() {
             session.prune();
             sweep(&mut session);
+            while let Some(push) = pushes.try_next() {
+                if let crate::wire::Push::Wanted(hashes) = push {
+                    super::repair::answer(&session, hashes).await;
+                }
+            }
             session.connection.close(ErrorCode::Done, "").await;
         }
         done?;

@@ -24,6 +24,7 @@ mod place;
 pub mod progress;
 mod read;
 mod reconnect;
+mod repair;
 pub mod restore;
 mod session;
 mod trigger;

@@ -169,9 +169,16 @@ impl<'a> Session<'a> {
 
     /// Takes a push. True when it brought something to do.
     pub(super) fn take_push(&mut self, push: Push) -> bool {
-        let Push::Changed { prev, head, nodes, blocks } = push else {
-            self.must_poll = true;
-            return true;
+        let (prev, head, nodes, blocks) = match push {
+            Push::Changed { prev, head, nodes, blocks } => (prev, head, nodes, blocks),
+            Push::Wanted(hashes) => {
+                super::repair::start(self, hashes);
+                return false;
+            }
+            Push::Behind => {
+                self.must_poll = true;
+                return true;
+            }
         };
         if head.journal != self.head.journal || head.seq <= self.at.seq {
             return false;

@@ -19,7 +19,14 @@ pub type Pushes = Arc<Backlog<EncodedFrame>>;
 
 /// The sessions of every share.
 #[derive(Debug, Default)]
-pub struct Registry(Mutex<BTreeMap<(ShareId, SessionId), Pushes>>);
+pub struct Registry(Mutex<BTreeMap<(ShareId, SessionId), Entry>>);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    pushes: Pushes,
+    /// It may be asked for blocks.
+    repairs: bool,
+}
 
 /// Takes a session off the registry when dropped.
 pub struct Registered {
@@ -29,35 +36,46 @@ pub struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(pushes) = self.server.registry.lock().remove(&self.key) {
-            pushes.close();
+        if let Some(entry) = self.server.registry.lock().remove(&self.key) {
+            entry.pushes.close();
         }
     }
 }
 
 impl Registry {
     /// Adds a session. From here on it gets every push; what was committed before, it polls.
-    pub fn add(server: &Arc<Server>, share: ShareId, session: SessionId, pushes: Pushes) -> Registered {
+    pub fn add(
+        server: &Arc<Server>,
+        share: ShareId,
+        session: SessionId,
+        pushes: Pushes,
+        repairs: bool,
+    ) -> Registered {
         let key = (share, session);
-        server.registry.lock().insert(key, pushes);
+        server.registry.lock().insert(key, Entry { pushes, repairs });
         Registered { server: server.clone(), key }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ShareId, SessionId), Pushes>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ShareId, SessionId), Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The backlogs of a share's sessions, except the committer's.
     fn others(&self, share: ShareId, sender: SessionId) -> Vec<Pushes> {
         let first = (share, SessionId::from_bytes([0; 16]));
-        let of_share = |(key, _): &(&(ShareId, SessionId), &Pushes)| key.0 == share;
+        let of_share = |(key, _): &(&(ShareId, SessionId), &Entry)| key.0 == share;
         let sessions = self.lock();
         let others = sessions.range(first..).take_while(of_share).filter(|(key, _)| key.1 != sender);
-        others.map(|(_, pushes)| pushes.clone()).collect()
+        others.map(|(_, entry)| entry.pushes.clone()).collect()
     }
 
     fn all(&self) -> Vec<Pushes> {
-        self.lock().values().cloned().collect()
+        self.lock().values().map(|entry| entry.pushes.clone()).collect()
+    }
+
+    /// The backlogs of the sessions, of all shares, that may be asked for blocks.
+    pub fn repairers(&self) -> Vec<Pushes> {
+        self.lock().values().filter(|entry| entry.repairs).map(|entry| entry.pushes.clone()).collect()
     }
 }
 

@@ -3,27 +3,32 @@
 //! ```text
 //! listen -> session (one per connection) -> requests | commit -> storage
 //!                     ^------------ broadcast <- storage's commit events
+//! control (gc, check, stats of the owner), scrub, repair (blocks asked for from clients) -> storage
 //! ```
-//! It knows storage only through [`BlockStore`] and [`Journal`], and no folder. Invariants: nothing is acknowledged that
+//! It knows storage only through [`BlockStore`] and [`Journal`] (upkeep: through [`Store`]), and no folder. Invariants: nothing is acknowledged that
 //! storage has not called durable; one session's fault or panic ends that session and nothing else; a store that can no
 //! longer promise durability ends the server; whatever a peer can make the server hold is bounded in bytes.
 
 mod broadcast;
 mod commit;
+pub mod control;
 mod history;
 mod listen;
 mod order;
+mod repair;
 mod requests;
+mod scrub;
 mod session;
 
 pub use listen::{Accept, Accepted, run};
 
 use crate::model::counters::Counters;
 use crate::model::{IdSource, SessionId, StoreId};
-use crate::storage::{BlockStore, Journal, StorageError};
+use crate::storage::{BlockStore, Journal, StorageError, Store};
 use crate::wire::{self, ServerLimits};
 use crate::work::Work;
 use broadcast::Registry;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -52,6 +57,19 @@ pub struct Config {
     pub work: Work,
     /// Where work is counted.
     pub counters: Arc<Counters>,
+    /// The store, for what is done to it beside serving: scrub, repair, commands of its owner. `None`: nothing is.
+    pub tended: Option<Tended>,
+}
+
+/// A store that is looked after while it is served.
+#[derive(Debug, Clone)]
+pub struct Tended {
+    /// Which.
+    pub store: Arc<Store>,
+    /// Its folder, where commands find the server.
+    pub folder: PathBuf,
+    /// Everything is read again once in this time, ms; 0 never.
+    pub scrub_ms: u64,
 }
 
 impl Config {
@@ -69,6 +87,7 @@ impl Config {
             push_bytes_max: 8 * 1024 * 1024,
             work: Work::Threads,
             counters: Arc::default(),
+            tended: None,
         }
     }
 
@@ -88,6 +107,9 @@ pub enum ServerError {
     /// The store cannot promise durability any more. Nothing was acknowledged after it.
     #[error("the store failed; nothing more is acknowledged")]
     Storage(#[source] StorageError),
+    /// Commands could not find this server.
+    #[error("cannot make control.sock in the store")]
+    Control(#[source] std::io::Error),
     /// The task that tells clients about commits ended.
     #[error("the broadcast ended")]
     Broadcast,

@@ -80,6 +80,7 @@ async fn read_page(
 /// Answers which blocks are missing.
 pub async fn have(session: &Session, hashes: Vec<BlockHash>) -> Result<Message, Fault> {
     let server = &session.server;
+    server.blocks.lease(session.id, &hashes);
     let missing = server.blocks.missing(hashes).await.map_err(|error| server.storage_fault(error))?;
     Ok(Message::Missing { bitmap: Bitmap::from_flags(&missing) })
 }
@@ -93,6 +94,8 @@ pub async fn put(session: &Session, count: u32, payload: Bytes) -> Result<Messag
     }
     server.config.counters.blocks_received.add_len(sealed.len());
     let verified = verify(server, sealed).await?;
+    let hashes: Vec<BlockHash> = verified.iter().map(VerifiedBlock::hash).collect();
+    server.blocks.lease(session.id, &hashes);
     server.blocks.put_many(verified).await.map_err(|error| server.storage_fault(error))?;
     Ok(Message::Stored { count })
 }

@@ -10,7 +10,7 @@ use super::{Fault, Server, commit, history, requests};
 use crate::model::{SessionId, path};
 use crate::storage::ShareId;
 use crate::wire::backlog::Backlog;
-use crate::wire::handshake::{self, REQUEST_BYTES_MIN};
+use crate::wire::handshake::{self, REQUEST_BYTES_MIN, features};
 use crate::wire::outbox::{self, Outbox};
 use crate::wire::{
     Auth, EncodedFrame, ErrorCode, Frame, FrameReader, FrameWriter, Hello, Message, Welcome, WireError,
@@ -119,7 +119,8 @@ async fn open<R: AsyncRead + Unpin>(
     // The other order would lose it.
     let id = server.session_id();
     let pushes = Arc::new(Backlog::new(server.config.pushes_max, server.config.push_bytes_max));
-    let registered = Registry::add(server, share, id, pushes.clone());
+    let registered =
+        Registry::add(server, share, id, pushes.clone(), agreed.features & features::REPAIR != 0);
     let cursor_known = match &hello.cursor {
         Some(c) => server.journal.knows(share, c.journal, c.seq, c.chain).await.map_err(unavailable)?,
         None => false,
@@ -135,6 +136,9 @@ async fn open<R: AsyncRead + Unpin>(
         auth: Auth::default(),
         extensions: Vec::new(),
     };
+    if agreed.features & features::REPAIR != 0 {
+        super::repair::ask(server, std::slice::from_ref(&pushes));
+    }
     Ok(Opened { hello, welcome, share, pushes, registered })
 }
 
@@ -302,6 +306,7 @@ impl<R: AsyncRead + Unpin> Running<R> {
         })
         .await;
         self.requests.shutdown().await;
+        self.session.server.blocks.end_lease(self.session.id);
         if let Ok(goodbye) = EncodedFrame::new(0, &Message::goodbye(code, text), Vec::new()) {
             // A writer that has ended cannot say it.
             let _ = self.session.outbox.send_now(goodbye);

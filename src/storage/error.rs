@@ -100,6 +100,12 @@ pub enum StorageError {
     /// An earlier error left it open what the disk holds. Nothing is acknowledged any more.
     #[error("the store stopped: {0}")]
     Failed(#[source] Arc<StorageError>),
+    /// A version names the block, and it cannot be read.
+    #[error("block {0} cannot be read, but a version needs it: nothing was deleted; see dropblock check")]
+    Unreadable(BlockHash),
+    /// Somebody stopped it.
+    #[error("stopped before the end; nothing is lost")]
+    Stopped,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -2,8 +2,10 @@
 
 use super::pack_file::{RECORD_HEADER, record_header};
 use super::pending::Reply;
+use super::writer::Writer;
 use super::{CommitRequest, Head, PutReport, Result, ShareId};
 use crate::block::VerifiedBlock;
+use crate::model::BlockHash;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// A block with the header of its record, made by the caller so that hashing is not done here.
@@ -16,9 +18,31 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The address of the block.
+    pub const fn hash(&self) -> BlockHash {
+        self.block.hash()
+    }
+
+    /// For [`Writer::append`].
+    pub const fn record(&self) -> Record<'_> {
+        (&self.block, self.header)
+    }
+
     /// Makes the headers; refuses blocks that do not stand alone.
     pub fn all(blocks: Vec<VerifiedBlock>) -> Result<Vec<Self>> {
         blocks.into_iter().map(|block| Ok(Self { header: record_header(&block)?, block })).collect()
+    }
+}
+
+/// A block with the header of its record, as [`Writer::append`] takes it.
+pub type Record<'a> = (&'a VerifiedBlock, [u8; RECORD_HEADER as usize]);
+
+/// Work for the storage thread that is described elsewhere.
+pub struct Job(pub Box<dyn FnOnce(&mut Writer) + Send>);
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
     }
 }
 
@@ -49,6 +73,8 @@ pub enum Work {
     Commit(CommitRequest, Vec<Prepared>, Reply, OwnedSemaphorePermit),
     /// Find or make a share.
     OpenShare(String, oneshot::Sender<Result<(ShareId, Head)>>),
+    /// Do this between two groups of commits, with everything before it durable.
+    Job(Job),
     /// Finish what came before, then end.
     Stop,
 }

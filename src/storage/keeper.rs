@@ -111,11 +111,11 @@ impl Keeper {
             let next = self.signal.next(flush_after);
             let stop = matches!(next, Next::Stop);
             let flush = !matches!(next, Next::Settle);
-            let done = self.settle().and_then(|bytes| {
+            let done = settle(&self.shared, &self.index).and_then(|bytes| {
                 settled_bytes += bytes;
                 if flush || settled_bytes >= FLUSH_BYTES {
                     settled_bytes = 0;
-                    self.flush()?;
+                    self::flush(&self.shared, &self.index, self.store)?;
                 }
                 Ok(())
             });
@@ -129,32 +129,34 @@ impl Keeper {
             }
         }
     }
+}
 
-    /// Syncs the packs and moves blocks that are durable into the index; returns the bytes of their payloads.
-    fn settle(&self) -> Result<u64> {
-        let durable = self.shared.packs.sync(&self.shared.failure)?;
-        let moved: Vec<(BlockHash, _)> = {
-            let recent = self.shared.recent.read().unwrap_or_else(PoisonError::into_inner);
-            recent.blocks.iter().filter(|(_, at)| at.place < durable).map(|(hash, at)| (*hash, *at)).collect()
-        };
-        if moved.is_empty() {
-            return Ok(0);
-        }
-        self.index.add_blocks(&moved)?;
-        // First in, then out: a reader looks here first.
-        let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
-        for (hash, location) in &moved {
-            if recent.blocks.get(hash) == Some(location) {
-                recent.blocks.remove(hash);
-            }
-        }
-        Ok(moved.iter().map(|(_, location)| u64::from(location.payload_len)).sum())
+/// Syncs the packs and moves blocks that are durable into the index; returns the bytes of their payloads.
+pub fn settle(shared: &Shared, index: &Index) -> Result<u64> {
+    let durable = shared.packs.sync(&shared.failure)?;
+    let _settling = shared.settling.lock().unwrap_or_else(PoisonError::into_inner);
+    let moved: Vec<(BlockHash, _)> = {
+        let recent = shared.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.blocks.iter().filter(|(_, at)| at.place < durable).map(|(hash, at)| (*hash, *at)).collect()
+    };
+    if moved.is_empty() {
+        return Ok(0);
     }
+    index.add_blocks(&moved)?;
+    // First in, then out: a reader looks here first.
+    let mut recent = shared.recent.write().unwrap_or_else(PoisonError::into_inner);
+    for (hash, location) in &moved {
+        if recent.blocks.get(hash) == Some(location) {
+            recent.blocks.remove(hash);
+        }
+    }
+    Ok(moved.iter().map(|(_, location)| u64::from(location.payload_len)).sum())
+}
 
-    fn flush(&self) -> Result<()> {
-        let checkpoint = checkpoint(&self.shared, self.store)?;
-        self.index.flush(&checkpoint)
-    }
+/// Flushes the index with a checkpoint of now.
+pub fn flush(shared: &Shared, index: &Index, store: StoreId) -> Result<()> {
+    let _settling = shared.settling.lock().unwrap_or_else(PoisonError::into_inner);
+    index.flush(&checkpoint(shared, store)?)
 }
 
 /// What the index holds now, or a little less. Call after `settle`, or when nothing is recent.

@@ -15,38 +15,62 @@
 //!
 //! The index is never part of the contract: it is rebuilt from packs and journals whenever it is in doubt.
 //!
+//! # Upkeep
+//! Deleting is the reverse of a commit: mark what versions name (`mark`), plan (`gc`), condemn, wait, look again, delete
+//! (`sweep`), under leases that keep what sessions rely on (`lease`). `check`, `scrub` and `stats` read. All of it runs
+//! through `upkeep`, one job at a time, and changes things only in small steps on the storage thread.
+//!
 //! This room knows no network and no synced folder.
 
+mod check;
 mod content;
 mod direct;
 mod error;
 mod file;
+mod gc;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod gc_tests;
+mod gone;
 pub mod history;
 mod home;
 mod inbox;
+mod inspect;
 mod journal;
 mod keeper;
+mod lease;
+mod mark;
 mod memory;
 mod pack_file;
 mod packs;
 mod pending;
 mod readers;
 mod recover;
+mod scrub;
 mod shared;
 mod sled;
+mod stats;
 mod store;
+mod sweep;
 mod timeline;
+mod upkeep;
 mod writer;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod conformance;
 
+pub use check::{CheckOptions, CheckReport, Finding};
 pub use error::StorageError;
+pub use gc::{GcOptions, PackPlan, Sums};
 pub use history::History;
 pub use memory::MemoryStore;
+pub use scrub::ScrubStep;
 pub use shared::Problem;
+pub use stats::{ShareStats, Stats};
 pub use store::{Store, StoreOptions};
+pub use sweep::{GcReport, GcStep};
+pub use upkeep::Brake;
 
 use crate::block::{SealedBlock, VerifiedBlock};
 use crate::model::{BlockHash, ChainHash, Change, JournalId, Node, NodeId, Refusal, Seq, SessionId};
@@ -121,6 +145,13 @@ pub trait BlockStore: Send + Sync {
 
     /// True for each block that is not held, in the order asked for.
     fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>>;
+
+    /// Called before a session asks for blocks or puts them: what it is told is held, and what it puts, is not deleted
+    /// until a commit names it or the session [ends](Self::end_lease). A store that never deletes has nothing to do.
+    fn lease(&self, _session: SessionId, _hashes: &[BlockHash]) {}
+
+    /// The session is over.
+    fn end_lease(&self, _session: SessionId) {}
 }
 
 /// Where a share's journal stands.

@@ -159,6 +159,17 @@ impl Packs {
         self.start_pack(end.pack + 1, failure)
     }
 
+    /// Closes the last pack, so that it can be rewritten; the next one is begun.
+    pub fn rotate(&self, failure: &Failure) -> Result<Place> {
+        self.sync(failure)?;
+        self.start_pack(self.end().pack + 1, failure)
+    }
+
+    /// A pack was removed.
+    pub fn forget(&self, number: u32) {
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
     /// Begins pack `number`. A full disk leaves nothing behind.
     pub fn start_pack(&self, number: u32, failure: &Failure) -> Result<Place> {
         let path = self.path(number);

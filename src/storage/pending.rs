@@ -3,7 +3,7 @@
 use super::journal;
 use super::sled::Index;
 use super::{CommitEvent, Committed, Head, Result, ShareId, StorageError};
-use crate::model::{Name, Node, NodeId};
+use crate::model::{BlockHash, Name, Node, NodeId, SessionId};
 use crate::tree::Nodes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -28,6 +28,10 @@ pub struct Waiting {
     pub signed: Signed,
     /// To whom.
     pub reply: Reply,
+    /// Who committed.
+    pub session: SessionId,
+    /// Blocks on which the session's lease ends when this is durable.
+    pub named: Vec<BlockHash>,
 }
 
 /// What the journal says of a commit beside its changes.

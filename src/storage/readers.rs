@@ -2,6 +2,7 @@
 //! done where requests are served; and a handle on the index can be used by one thread at a time.
 
 use super::history;
+use super::pack_file::Location;
 use super::shared::Shared;
 use super::sled::{Index, ShareIndex};
 use super::timeline::{self, Timeline};
@@ -65,6 +66,13 @@ impl Readers {
     }
 }
 
+/// Why blocks were not read.
+enum Unread {
+    /// This one, at this place, is not what it should be.
+    Block(BlockHash, Location, StorageError),
+    Other(StorageError),
+}
+
 impl Reader {
     fn run(self, queue: &Mutex<mpsc::Receiver<Job>>) {
         loop {
@@ -82,20 +90,49 @@ impl Reader {
 
     /// `BlockStore::get_many`.
     pub fn get_many(&self, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>> {
+        loop {
+            let error = match self.read_many(hashes) {
+                Err(Unread::Block(hash, location, error)) => {
+                    if self.place(&hash)? != Some(location) {
+                        // Its pack was rewritten between the look and the read.
+                        continue;
+                    }
+                    self.shared.mark_damaged(hash);
+                    error
+                }
+                Err(Unread::Other(error)) => error,
+                Ok(blocks) => return Ok(blocks),
+            };
+            return Err(error);
+        }
+    }
+
+    fn place(&self, hash: &BlockHash) -> Result<Option<Location>> {
+        match self.shared.recent(hash) {
+            Some(location) => Ok(Some(location)),
+            None => self.index.block(hash).map_err(|error| self.shared.fail(error)),
+        }
+    }
+
+    fn read_many(&self, hashes: &[BlockHash]) -> std::result::Result<Vec<Option<SealedBlock>>, Unread> {
         let mut wanted = Vec::with_capacity(hashes.len());
         let mut places = Vec::with_capacity(hashes.len());
         for hash in hashes {
             // A damaged block is read all the same: the caller is told what is wrong with it.
-            let location = match self.shared.recent(hash) {
-                Some(location) => Some(location),
-                None => self.index.block(hash).map_err(|error| self.shared.fail(error))?,
-            };
+            let location = self.place(hash).map_err(Unread::Other)?;
             places.push(location.map(|_| wanted.len()));
             wanted.extend(location.map(|location| (*hash, location)));
         }
-        let blocks = self.shared.packs.read(&wanted).inspect_err(|error| {
-            if let StorageError::DamagedBlock { hash, .. } = error {
-                self.shared.mark_damaged(*hash);
+        let blocks = self.shared.packs.read(&wanted).map_err(|error| {
+            let damaged = match &error {
+                StorageError::DamagedBlock { hash, .. } => {
+                    wanted.iter().find(|(one, _)| one == hash).copied()
+                }
+                _ => None,
+            };
+            match damaged {
+                Some((hash, location)) => Unread::Block(hash, location, error),
+                None => Unread::Other(error),
             }
         })?;
         Ok(places.into_iter().map(|place| place.and_then(|at| blocks.get(at).cloned())).collect())

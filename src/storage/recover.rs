@@ -13,7 +13,7 @@ use super::journal::{CommitRecord, JournalFile, Replayed, Verified};
 use super::pack_file::{self, FILE_HEADER, Location, Place, Step};
 use super::shared::{Problem, ShareHead};
 use super::sled::{Applied, Checkpoint, Index};
-use super::{Result, ShareId, StorageError, file, packs};
+use super::{Result, ShareId, StorageError, file, gone, packs};
 use crate::model::{BlockHash, Node, Seq};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,14 +47,18 @@ struct Recovery<'a> {
     journals: BTreeMap<ShareId, (JournalFile, Verified)>,
     /// Packs were durable up to here.
     durable: Place,
+    /// Packs that were removed on purpose.
+    gone: BTreeMap<u32, Place>,
 }
 
 /// Reads what is there and brings the index up to it.
 pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
     let (problems, journals, durable) = (Vec::new(), BTreeMap::new(), Place::default());
-    let mut recovery = Recovery { home, patience, problems, journals, durable };
+    let gone = gone::list(&home.packs(), home.id)?;
+    let mut recovery = Recovery { home, patience, problems, journals, durable, gone };
     recovery.read_journals()?;
-    let packs = packs::list(&home.packs())?;
+    let mut packs = packs::list(&home.packs())?;
+    recovery.finish_removals(&mut packs)?;
     let (index, checkpoint) = recovery.open_index(&packs)?;
     recovery.durable = recovery.durable.max(checkpoint.packs_end);
     let settled = recovery.settle_journals();
@@ -104,6 +108,23 @@ impl Recovery<'_> {
             }
         }
         cut.into_iter().for_each(|problem| self.report(problem));
+        Ok(())
+    }
+
+    /// Removes packs that have a tombstone: what stays of them was durable elsewhere before it was written.
+    fn finish_removals(&mut self, packs: &mut BTreeMap<u32, u64>) -> Result<()> {
+        let mut removed = false;
+        for (number, place) in &self.gone {
+            self.durable = self.durable.max(*place);
+            if packs.remove(number).is_some() {
+                let path = packs::path(&self.home.packs(), *number);
+                std::fs::remove_file(&path).at("remove", &path)?;
+                removed = true;
+            }
+        }
+        if removed {
+            file::sync_dir(&self.home.packs()).at("sync", &self.home.packs())?;
+        }
         Ok(())
     }
 
@@ -178,8 +199,10 @@ impl Recovery<'_> {
                 return Ok(false);
             }
         }
-        let whole = checkpoint.packs.iter().all(|number| packs.contains_key(number))
-            && (checkpoint.packs_end.pack == 0
+        let gone = |number: &u32| self.gone.contains_key(number);
+        let whole = checkpoint.packs.iter().all(|number| packs.contains_key(number) || gone(number))
+            && (gone(&checkpoint.packs_end.pack)
+                || checkpoint.packs_end.pack == 0
                 || packs
                     .get(&checkpoint.packs_end.pack)
                     .is_some_and(|len| *len >= u64::from(checkpoint.packs_end.offset)));
@@ -188,7 +211,8 @@ impl Recovery<'_> {
 
     /// The first block of every pack is in the index. A lost file of sled takes much more with it than one entry.
     fn samples(&self, index: &Index, checkpoint: &Checkpoint) -> bool {
-        checkpoint.packs.iter().all(|number| {
+        let there = checkpoint.packs.iter().filter(|number| !self.gone.contains_key(number));
+        there.into_iter().all(|number| {
             let path = packs::path(&self.home.packs(), *number);
             let from = u64::from(FILE_HEADER);
             if checkpoint.packs_end <= (Place { pack: *number, offset: FILE_HEADER }) {
@@ -219,7 +243,7 @@ impl Recovery<'_> {
         for number in (1..newest.max(self.durable.pack))
             .chain((self.durable.pack > newest).then_some(self.durable.pack))
         {
-            if !packs.contains_key(&number) {
+            if !packs.contains_key(&number) && !self.gone.contains_key(&number) {
                 self.report(Problem::MissingPack(packs::path(&self.home.packs(), number)));
             }
         }

@@ -1,13 +1,15 @@
 //! What the threads of an open store share.
 
 use super::error::StorageError;
+use super::lease::Leases;
 use super::pack_file::{Location, Place};
 use super::packs::Packs;
 use super::{CommitEvent, Head, NO_HEAD, Result, ShareId, StoreOptions};
 use crate::model::{BlockHash, ChainHash};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use tokio::sync::broadcast;
 
 /// The first error that left it open what the disk holds. Once set, the store acknowledges nothing.
@@ -98,8 +100,15 @@ pub struct Shared {
     pub gate: RwLock<()>,
     /// Why nothing works any more.
     pub failure: Failure,
-    /// Blocks that turned out damaged: they count as missing until they are brought again.
-    pub damaged: Mutex<HashSet<BlockHash>>,
+    /// Blocks that turned out damaged, or gone although versions name them: they count as missing until they are brought
+    /// again, and are asked for.
+    pub damaged: Mutex<BTreeSet<BlockHash>>,
+    /// What sessions rely on, and what is being deleted. Locked for an instant, or while a batch leaves the index.
+    pub leases: Mutex<Leases>,
+    /// Held while blocks move from `recent` into the index, so that two who do it never undo each other's work.
+    pub settling: Mutex<()>,
+    /// The store is being closed: long work ends soon.
+    pub closing: AtomicBool,
     /// What the owner should know.
     pub problems: Mutex<Vec<Problem>>,
     /// Durable commits.
@@ -117,12 +126,34 @@ impl Shared {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
     }
 
-    /// Remembers a damaged block.
-    pub fn mark_damaged(&self, hash: BlockHash) {
-        if self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash) {
-            tracing::error!(block = %hash, "a block of the store is damaged");
+    /// Remembers that a block is damaged or missing; true when it was not known.
+    pub fn want(&self, hash: BlockHash) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
+    }
+
+    /// The block turned out to be there as it should be.
+    pub fn unwant(&self, hash: &BlockHash) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+    }
+
+    /// The same as [`want`](Self::want), said in the log and in the list of problems.
+    pub fn mark_damaged(&self, hash: BlockHash) -> bool {
+        let new = self.want(hash);
+        if new {
+            tracing::error!(block = %hash, "a block of the store is damaged or missing");
             self.report(Problem::DamagedBlock(hash));
         }
+        new
+    }
+
+    /// Blocks that are damaged or missing.
+    pub fn wanted(&self) -> Vec<BlockHash> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// See [`Leases`].
+    pub fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds to the list of problems.

@@ -261,6 +261,28 @@ impl Index {
         guarded(|| self.blocks.apply_batch(batch))
     }
 
+    /// Takes blocks out.
+    pub fn remove_blocks(&self, hashes: &[BlockHash]) -> Result<()> {
+        let mut batch = ::sled::Batch::default();
+        for hash in hashes {
+            batch.remove(hash.as_bytes());
+        }
+        guarded(|| self.blocks.apply_batch(batch))
+    }
+
+    /// Shows every block, in the order of their hashes, until `visit` says to stop.
+    pub fn each_block(&self, visit: &mut dyn FnMut(BlockHash, Location) -> Result<bool>) -> Result<()> {
+        let mut entries = self.blocks.iter();
+        while let Some((key, value)) = guarded(|| entries.next().transpose())? {
+            let hash = guarded(|| broken(key.first_chunk().map(|bytes| BlockHash::from_bytes(*bytes))))?;
+            let location = guarded(|| broken(Location::from_bytes(&value)))?;
+            if !visit(hash, location)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// A node at its latest version.
     pub fn node(&self, share: ShareId, id: NodeId) -> Result<Option<Node>> {
         match guarded(|| self.nodes.get(key(share, &[id.as_bytes()])))? {

@@ -2,6 +2,9 @@
 //!
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
+use super::check::{self, CheckOptions, CheckReport};
+use super::gc::GcOptions;
+use super::gone;
 use super::history;
 use super::home::Home;
 use super::inbox::{Prepared, Put, Work};
@@ -10,7 +13,11 @@ use super::packs::Packs;
 use super::pending::Group;
 use super::readers::Readers;
 use super::recover::{self, Recovered};
+use super::scrub::{Scrub, ScrubStep};
 use super::shared::{Problem, Recent, Shared};
+use super::stats::{self, Stats};
+use super::sweep::{self, GcReport, GcStep};
+use super::upkeep::{Brake, Upkeep};
 use super::writer::Writer;
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, History, Journal, Page,
@@ -18,8 +25,9 @@ use super::{
 };
 use crate::block::{SealedBlock, VerifiedBlock};
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
-use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Name, NodeId, Seq, StoreId};
+use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Name, NodeId, Seq, SessionId, StoreId};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,6 +87,10 @@ pub struct Store {
     /// `None` once closed.
     running: Mutex<Option<Running>>,
     readers: Mutex<Option<Readers>>,
+    /// Taken by one long job at a time.
+    upkeep: Mutex<Option<Upkeep>>,
+    scrub: Mutex<Option<Scrub>>,
+    wanted_on_disk: Mutex<Vec<BlockHash>>,
 }
 
 #[derive(Debug)]
@@ -120,6 +132,7 @@ impl Store {
     ) -> Result<Arc<Self>> {
         let Recovered { index, journals, heads, end, start_new_pack, problems } = recovered;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
+        let wanted = gone::load_wanted(path);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             options,
@@ -129,7 +142,10 @@ impl Store {
             heads: heads.into(),
             gate: ().into(),
             failure: Default::default(),
-            damaged: Mutex::default(),
+            damaged: wanted.clone().into(),
+            leases: Mutex::default(),
+            settling: Mutex::default(),
+            closing: AtomicBool::new(false),
             problems: problems.into(),
             events: broadcast::channel(EVENTS_MAX).0,
         });
@@ -137,10 +153,13 @@ impl Store {
             shared.packs.start_pack(end.pack + 1, &shared.failure)?;
         }
         index.flush(&checkpoint(&shared, home.id)?)?;
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let signal = Arc::new(Signal::default());
         let keeper =
             Keeper { shared: shared.clone(), index: index.clone(), store: home.id, signal: signal.clone() };
         let (readers, reader_threads) = Readers::start(&shared, &index, READ_THREADS)?;
+        let upkeep =
+            Upkeep { shared: shared.clone(), index: index.clone(), queue: queue.clone(), store: home.id };
         let writer = Writer {
             shared: shared.clone(),
             index,
@@ -151,7 +170,6 @@ impl Store {
             group: Group::default(),
             known: Default::default(),
         };
-        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let id = home.id;
         let running = Running {
             keeper: spawn("keep", path, move || keeper.run())?,
@@ -167,6 +185,9 @@ impl Store {
             signal,
             running: Mutex::new(Some(running)),
             readers: Mutex::new(Some(readers)),
+            upkeep: Mutex::new(Some(upkeep)),
+            scrub: Mutex::default(),
+            wanted_on_disk: Mutex::new(wanted.into_iter().collect()),
         }))
     }
 
@@ -192,6 +213,20 @@ impl Store {
     pub fn close(&self) -> Result<()> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(running) = running else { return self.shared.failure.check() };
+        self.shared.closing.store(true, Ordering::Relaxed);
+        // A long job notices, and ends at its next step.
+        let upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(upkeep) = upkeep {
+            let scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(Err(error)) = scrub.map(|scrub| scrub.remember(&self.shared.path)) {
+                // The next pass begins a little earlier.
+                tracing::debug!(%error, "place of the scrub not written");
+            }
+            if let Err(error) = self.remember_wanted() {
+                tracing::debug!(%error, "what is wanted was not written down");
+            }
+            upkeep.end();
+        }
         drop(self.readers.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Full means that the storage thread is still taking requests: it ends when it has taken this one.
         let mut stop = Work::Stop;
@@ -212,6 +247,80 @@ impl Store {
             return Err(self.shared.failure.set(error));
         }
         self.shared.failure.check()
+    }
+
+    /// Deletes what no version names, and gives the space back. Blocks for long; `look` is called between the steps and
+    /// can end it.
+    ///
+    /// # Errors
+    /// Anything that goes wrong while marking: then nothing was deleted.
+    pub fn gc(
+        &self,
+        options: &GcOptions,
+        brake: &Brake,
+        look: &mut dyn FnMut(GcStep) -> Result<()>,
+    ) -> Result<GcReport> {
+        self.upkeep(|upkeep| sweep::run(upkeep, options, brake, look))
+    }
+
+    /// Looks whether every version is whole and every file is what was written. Blocks for long.
+    ///
+    /// # Errors
+    /// What keeps it from looking. Damage is in the report.
+    pub fn check(&self, options: &CheckOptions, brake: &Brake) -> Result<CheckReport> {
+        self.upkeep(|upkeep| check::run(upkeep, options, brake))
+    }
+
+    /// Counts what is in the store. Blocks for long.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, among others.
+    pub fn stats(&self, brake: &Brake) -> Result<Stats> {
+        self.upkeep(|upkeep| stats::run(upkeep, brake))
+    }
+
+    /// Reads about `bytes_max` bytes again and looks whether they are what was written.
+    ///
+    /// # Errors
+    /// What keeps it from reading. Damage is in the step.
+    pub fn scrub(&self, bytes_max: u64) -> Result<ScrubStep> {
+        self.upkeep(|upkeep| {
+            let mut scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+            scrub.get_or_insert_with(|| Scrub::load(upkeep)).step(upkeep, bytes_max)
+        })
+    }
+
+    /// Blocks that versions need and that are damaged or missing, as far as is known: whoever holds one may put it.
+    pub fn wanted(&self) -> Vec<BlockHash> {
+        self.shared.wanted()
+    }
+
+    /// Writes down what is wanted, if that has changed: what a scrub found must not be forgotten by a restart.
+    ///
+    /// # Errors
+    /// A disk that cannot be written.
+    pub fn remember_wanted(&self) -> Result<()> {
+        let mut on_disk = self.wanted_on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted();
+        if *on_disk != wanted {
+            gone::save_wanted(&self.shared.path, &wanted)?;
+            *on_disk = wanted;
+        }
+        Ok(())
+    }
+
+    /// Bytes of all packs.
+    pub fn packs_bytes(&self) -> u64 {
+        self.upkeep(|upkeep| Ok(upkeep.packs()?.values().sum())).unwrap_or(0)
+    }
+
+    /// One long job at a time.
+    fn upkeep<T>(&self, job: impl FnOnce(&Upkeep) -> Result<T>) -> Result<T> {
+        let upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*upkeep {
+            Some(upkeep) => job(upkeep),
+            None => Err(self.gone()),
+        }
     }
 
     async fn ask<T>(&self, work: Work, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -272,6 +381,14 @@ impl BlockStore for Store {
 
     fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
         Box::pin(async move { self.reader()?.run(move |reader| reader.get_many(&hashes)).await })
+    }
+
+    fn lease(&self, session: SessionId, hashes: &[BlockHash]) {
+        self.shared.leases().take(session, hashes);
+    }
+
+    fn end_lease(&self, session: SessionId) {
+        self.shared.leases().end(session, (self.shared.options.clock)());
     }
 
     fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {

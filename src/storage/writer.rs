@@ -5,7 +5,7 @@
 //! all commits become durable together. With nobody else in the queue nothing waits.
 
 use super::content::{Held, KnownContents, decide};
-use super::inbox::{Inbox, Prepared, Put, Work};
+use super::inbox::{Inbox, Prepared, Put, Record, Work};
 use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::Signal;
 use super::pack_file::Location;
@@ -17,8 +17,9 @@ use super::{
     file,
 };
 use crate::block::seal;
-use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, StoreId, codec};
+use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -92,6 +93,10 @@ impl Writer {
             Work::OpenShare(name, reply) => {
                 let _ = reply.send(self.open_share(&name));
             }
+            Work::Job(job) => {
+                self.finish_group();
+                job.0(self);
+            }
             Work::Stop => return false,
         }
         true
@@ -132,6 +137,8 @@ impl Writer {
             let mut report = PutReport::default();
             for one in *blocks {
                 let hash = one.block.hash();
+                // Whoever puts a block relies on it.
+                self.shared.leases().save(&hash);
                 if seen.insert(hash) && locate(&self.shared, &self.index, &hash)?.is_none() {
                     report.stored += 1;
                     report.bytes += one.block.sealed().payload.len() as u64;
@@ -145,8 +152,14 @@ impl Writer {
         if fresh.is_empty() {
             return Ok(reports);
         }
-        self.check_room(reports.iter().map(|report| report.bytes).sum())?;
-        let locations = self.shared.packs.append(&fresh, &self.shared.failure)?;
+        self.append(&fresh, reports.iter().map(|report| report.bytes).sum())?;
+        Ok(reports)
+    }
+
+    /// Appends blocks whether they are held or not; from now on this is where they are.
+    pub fn append(&mut self, fresh: &[Record<'_>], bytes: u64) -> Result<()> {
+        self.check_room(bytes)?;
+        let locations = self.shared.packs.append(fresh, &self.shared.failure)?;
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         let mut damaged = self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         for ((block, _), location) in fresh.iter().zip(locations) {
@@ -155,7 +168,7 @@ impl Writer {
         }
         recent.noted = self.shared.packs.end();
         self.signal.wrote(self.shared.packs.unsynced_bytes(), recent.blocks.len());
-        Ok(reports)
+        Ok(())
     }
 
     fn check_room(&self, bytes: u64) -> Result<()> {
@@ -190,9 +203,10 @@ impl Writer {
 
     /// Judges a commit and puts it into the group; on an error it is answered at once.
     fn commit(&mut self, request: CommitRequest, inline: &[Prepared], reply: Reply) {
+        let session = request.session;
         match self.judged(request, inline) {
-            Ok(Judged { share, record, committed, event, signed }) => {
-                let waiting = Waiting { committed, event, signed, reply };
+            Ok(Judged { share, record, committed, event, signed, named }) => {
+                let waiting = Waiting { committed, event, signed, reply, session, named };
                 if let Err(error) = self.group.push(share, &self.index, &record, waiting) {
                     // The one who waits hears of it by the end of the reply channel.
                     self.shared.fail(error);
@@ -211,13 +225,14 @@ impl Writer {
         self.put(&[inline])?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
-        let held = Here { shared: &self.shared, index: &self.index };
+        let held = Here { shared: &self.shared, index: &self.index, session, named: RefCell::default() };
         let verdicts = decide(&view, &held, &mut self.known, &changes)?;
+        let named = held.named.into_inner();
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
             let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
             let (record, event, signed) = (Vec::new(), None, Signed::default());
-            return Ok(Judged { share, record, committed, event, signed });
+            return Ok(Judged { share, record, committed, event, signed, named: Vec::new() });
         }
         let seq = prev.seq.next();
         let nodes: Vec<Node> = standing
@@ -236,7 +251,7 @@ impl Writer {
         let inline = inline.iter().map(|one| one.block.sealed().clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };
         let committed = Committed { prev: prev.seq, head, nodes, refused };
-        Ok(Judged { share, record, committed, event: Some(event), signed })
+        Ok(Judged { share, record, committed, event: Some(event), signed, named })
     }
 
     /// Blocks durable, journal durable, index, answer, broadcast.
@@ -248,7 +263,10 @@ impl Writer {
         for (share, part) in group.shares {
             match self.make_durable(share, &part) {
                 Ok(()) => {
-                    for Waiting { committed, event, reply, .. } in part.waiting {
+                    for Waiting { committed, event, reply, session, named, .. } in part.waiting {
+                        if !named.is_empty() {
+                            self.shared.leases().settle(session, &named);
+                        }
                         let _ = reply.send(Ok(committed));
                         if let Some(event) = event {
                             // Nobody watching is fine.
@@ -310,6 +328,8 @@ struct Judged {
     committed: Committed,
     event: Option<CommitEvent>,
     signed: Signed,
+    /// Blocks it names on which its session has a lease.
+    named: Vec<BlockHash>,
 }
 
 /// Splits changes by their verdicts.
@@ -347,18 +367,30 @@ pub fn locate(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Option
     }
 }
 
-/// The blocks of this store, as the judge looks at them.
+/// The blocks of this store, as the judge looks at them. Whatever a commit looks at is not deleted meanwhile.
 struct Here<'a> {
     shared: &'a Shared,
     index: &'a Index,
+    session: SessionId,
+    named: RefCell<Vec<BlockHash>>,
+}
+
+impl Here<'_> {
+    fn name(&self, hash: &BlockHash) {
+        if self.shared.leases().named(self.session, hash) {
+            self.named.borrow_mut().push(*hash);
+        }
+    }
 }
 
 impl Held for Here<'_> {
     fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
+        self.name(hash);
         Ok(locate(self.shared, self.index, hash)?.map(|location| location.plain_len))
     }
 
     fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
+        self.name(hash);
         let Some(location) = locate(self.shared, self.index, hash)? else { return Ok(None) };
         match self.shared.packs.read(&[(*hash, location)]) {
             Ok(sealed) => {

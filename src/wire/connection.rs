@@ -70,6 +70,8 @@ pub enum Push {
     },
     /// Pushes were left out: poll.
     Behind,
+    /// The store lacks these blocks: whoever holds one may put it.
+    Wanted(Vec<BlockHash>),
 }
 
 /// The pushes of one connection, in order.
@@ -83,6 +85,15 @@ impl Pushes {
     /// Safe.
     pub async fn next(&mut self) -> Option<Push> {
         match self.0.next().await {
+            Next::Item(push) => Some(push),
+            Next::Behind => Some(Push::Behind),
+            Next::Closed => None,
+        }
+    }
+
+    /// The next push if it is here already.
+    pub fn try_next(&mut self) -> Option<Push> {
+        match self.0.try_next()? {
             Next::Item(push) => Some(push),
             Next::Behind => Some(Push::Behind),
             Next::Closed => None,

@@ -23,8 +23,10 @@ pub mod features {
     pub const BASES: u64 = 1;
     /// The server tells the past of a share.
     pub const HISTORY: u64 = 2;
+    /// The client may be asked for blocks that the store lacks.
+    pub const REPAIR: u64 = 4;
     /// Everything this version knows.
-    pub const KNOWN: u64 = BASES | HISTORY;
+    pub const KNOWN: u64 = BASES | HISTORY | REPAIR;
 }
 
 /// Most extensions in a hello or a welcome.

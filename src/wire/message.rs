@@ -232,6 +232,11 @@ pub enum Message {
     },
     /// Server: That was there.
     Seen(Seen),
+    /// [S push] Blocks of the store are damaged or missing: whoever holds one may put it. Only with the feature `REPAIR`.
+    Wanted {
+        /// 1 ..= `HASHES_PER_REQUEST_MAX`.
+        hashes: Vec<BlockHash>,
+    },
 }
 
 impl Message {
@@ -281,7 +286,7 @@ impl Message {
                 bound(refused.is_sorted_by(|a, b| a.0 < b.0), "order of refusals")?;
                 nodes_ok(nodes.as_deref().unwrap_or_default(), limits::CHANGES_PER_COMMIT_MAX)
             }
-            Self::Have { hashes } => hashes_ok(hashes),
+            Self::Have { hashes } | Self::Wanted { hashes } => hashes_ok(hashes),
             Self::Missing { bitmap } => bitmap.validate(),
             Self::PutBlocks { count } => within(*count, limits::PACK_BLOCKS_MAX, "blocks of a pack"),
             Self::Stored { .. } => Ok(()),
@@ -332,6 +337,7 @@ impl Message {
             Self::Versions(_) => "Versions",
             Self::Look { .. } => "Look",
             Self::Seen(_) => "Seen",
+            Self::Wanted { .. } => "Wanted",
         }
     }
 }
@@ -429,6 +435,7 @@ mod tests {
         assert_eq!(goodbye, [2, 5, 1, b'x']);
         assert_eq!(codec::encode(&Message::Ping).unwrap(), [3]);
         assert_eq!(codec::encode(&Message::Behind).unwrap(), [17]);
+        assert_eq!(codec::encode(&Message::Wanted { hashes: vec![] }).unwrap(), [24, 0]);
         assert_eq!(codec::encode(&Message::Find { at: Moment::Age(5) }).unwrap(), [18, 2, 5]);
         assert_eq!(codec::encode(&Message::Seen(Seen::default())).unwrap(), [23, 0, 0]);
     }

@@ -9,6 +9,7 @@ use super::message::Message;
 use super::outbox::Outbox;
 use super::reply::{PartCheck, WantPart};
 use crate::block::{SealedBlock, pack};
+use crate::model::BlockHash;
 use crate::model::counters::Counters;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -132,6 +133,11 @@ impl Shared {
                 self.pushes.offer(Push::Changed { prev, head, nodes, blocks }, bytes);
             }
             Message::Behind => self.pushes.mark_behind(),
+            Message::Wanted { hashes } => {
+                let bytes = hashes.len() * size_of::<BlockHash>();
+                // One that is left out comes again.
+                self.pushes.offer(Push::Wanted(hashes), bytes);
+            }
             other => return Err(WireError::Unexpected(other.name())),
         }
         Ok(())

@@ -99,6 +99,7 @@ async fn a_restore_is_committed_in_parts_and_every_client_is_told() {
                 back.extend(nodes.into_iter().map(|node| node.id))
             }
             dropblock::wire::Push::Behind => break,
+            dropblock::wire::Push::Wanted(hashes) => panic!("nothing is damaged: {hashes:?}"),
         }
     }
     let now = client.look(Seq(u64::MAX), Look::Nodes(ids.iter().copied().take(9).collect())).await.unwrap();

@@ -1,0 +1,100 @@
+//! `dropblock stats`: what a store holds and what that takes.
+
+use super::failure::{Exit, Failure};
+use super::json::Object;
+use super::tend::{self, Which};
+use super::text;
+use crate::server::control::{Reply, Request};
+use crate::storage::{ShareStats, Stats};
+
+/// Show what a store holds and what that takes on disk.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub fn run(args: &Args) -> Result<Exit, Failure> {
+    let reply = tend::carry_out(&args.which.store, Request::Stats);
+    let Reply::Stats(stats) = reply.map_err(tend::Refused::into_failure)? else {
+        return Err(tend::odd_reply());
+    };
+    if args.which.json {
+        text::data(&json(&stats));
+    } else {
+        lines(&stats).iter().for_each(|line| text::data(line));
+    }
+    Ok(Exit::Ok)
+}
+
+fn lines(stats: &Stats) -> Vec<String> {
+    let ratio = |permille: Option<u64>| {
+        permille.map_or_else(|| "-".to_owned(), |n| format!("{}.{:02}", n / 1000, n % 1000 / 10))
+    };
+    let mut lines: Vec<String> = stats.shares.iter().map(share_line).collect();
+    let blocks = text::count(stats.blocks, "block", "blocks");
+    let packs = text::count(stats.packs, "pack", "packs");
+    let garbage = text::count(stats.garbage_blocks, "block", "blocks");
+    lines.push(format!("logical      {}", text::bytes(stats.logical_bytes)));
+    lines.push(format!("stored       {} in {blocks} in {packs}", text::bytes(stats.stored_bytes)));
+    lines.push(format!("  current    {}", text::bytes(stats.current_stored_bytes)));
+    lines.push(format!(
+        "  history    {} (kept {} days)",
+        text::bytes(stats.history_stored_bytes),
+        stats.keep_ms / 86_400_000
+    ));
+    lines.push(format!("  garbage    {} in {garbage}", text::bytes(stats.garbage_bytes)));
+    lines.push(format!("dedup        {}", ratio(stats.dedup_permille())));
+    lines.push(format!("compression  {}", ratio(stats.compression_permille())));
+    if stats.damaged_blocks > 0 {
+        lines.push(format!("damaged      {} blocks; see dropblock check", stats.damaged_blocks));
+    }
+    lines
+}
+
+fn share_line(share: &ShareStats) -> String {
+    format!(
+        "share {}: {}, {}, {}, {}, {} with a journal of {}",
+        crate::model::path::escape(share.name.as_bytes()),
+        text::bytes(share.logical_bytes),
+        text::count(share.files, "file", "files"),
+        text::count(share.folders, "folder", "folders"),
+        text::count(share.symlinks, "symlink", "symlinks"),
+        text::count(share.commits, "commit", "commits"),
+        text::bytes(share.journal_bytes)
+    )
+}
+
+fn json(stats: &Stats) -> String {
+    let share = |share: &ShareStats| {
+        Object::default()
+            .text("name", &share.name)
+            .number("files", share.files)
+            .number("folders", share.folders)
+            .number("symlinks", share.symlinks)
+            .number("logical_bytes", share.logical_bytes)
+            .number("commits", share.commits)
+            .number("journal_bytes", share.journal_bytes)
+            .line()
+    };
+    let shares: Vec<String> = stats.shares.iter().map(share).collect();
+    let permille = |n: Option<u64>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    Object::default()
+        .number("v", 1)
+        .number("logical_bytes", stats.logical_bytes)
+        .number("unique_bytes", stats.unique_bytes)
+        .number("stored_bytes", stats.stored_bytes)
+        .number("current_stored_bytes", stats.current_stored_bytes)
+        .number("history_stored_bytes", stats.history_stored_bytes)
+        .number("garbage_bytes", stats.garbage_bytes)
+        .number("packs", stats.packs)
+        .number("blocks", stats.blocks)
+        .number("garbage_blocks", stats.garbage_blocks)
+        .number("condemned_blocks", stats.condemned_blocks)
+        .number("damaged_blocks", stats.damaged_blocks)
+        .raw("dedup_permille", &permille(stats.dedup_permille()))
+        .raw("compression_permille", &permille(stats.compression_permille()))
+        .number("keep_ms", stats.keep_ms)
+        .raw("shares", &format!("[{}]", shares.join(",")))
+        .line()
+}

@@ -1,0 +1,428 @@
+//! Checks a store: are all versions that can be restored whole, and is every file what was written?
+//!
+//! Looks at journals (records, numbers, chain), at packs (every record opened and hashed), at the index (each entry where
+//! it says), and walks the manifest of every version. Quick: without opening records. Repair only ever adds: it points the
+//! index at intact copies, and has what is missing asked for; it never blanks, cuts or deletes.
+
+use super::inspect::{BATCH_BYTES, Seen};
+use super::journal::Replayed;
+use super::pack_file::{self, FILE_HEADER, Location, Place};
+use super::upkeep::{Brake, Upkeep};
+use super::writer::Writer;
+use super::{Result, gone};
+use crate::manifest::ManifestNode;
+use crate::model::{BlockHash, FileContent, Name, NodeId, RelPath, Seq};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
+
+/// Findings listed; the others are counted.
+const FINDINGS_MAX: usize = 2000;
+
+/// How a store is checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOptions {
+    /// Only look whether everything is there.
+    pub quick: bool,
+    /// Put right what can be put right by adding.
+    pub repair: bool,
+    /// Rest between two steps.
+    pub gentle: bool,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Finding {
+    /// A journal cannot be read.
+    Journal {
+        /// Its file, and what is wrong.
+        text: String,
+    },
+    /// A pack is gone.
+    PackMissing {
+        /// Its number.
+        pack: u32,
+    },
+    /// Bytes of a pack are no records.
+    PackDamaged {
+        /// Its number.
+        pack: u32,
+        /// First byte.
+        from: u64,
+        /// First byte after them.
+        to: u64,
+    },
+    /// A block is not what was written, or not there.
+    Block {
+        /// Its address.
+        hash: BlockHash,
+        /// Where it should be; `None` when nothing says.
+        place: Option<(u32, u32)>,
+    },
+    /// A version of a file cannot be read as a whole.
+    Version {
+        /// The share.
+        share: String,
+        /// The path, escaped for a terminal.
+        path: String,
+        /// The version.
+        version: Seq,
+        /// It is what the share has now.
+        current: bool,
+        /// Blocks of it that are damaged or missing.
+        blocks: u64,
+    },
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Journal { text } => f.write_str(text),
+            Self::PackMissing { pack } => write!(f, "pack {pack}: missing"),
+            Self::PackDamaged { pack, from, to } => {
+                write!(f, "pack {pack}: bytes {from} to {to} are damaged")
+            }
+            Self::Block { hash, place: Some((pack, offset)) } => {
+                write!(f, "block {hash}: damaged or missing (pack {pack}, byte {offset})")
+            }
+            Self::Block { hash, place: None } => write!(f, "block {hash}: missing"),
+            Self::Version { share, path, version, current, blocks } => {
+                let what = if *current { "current" } else { "replaced" };
+                write!(f, "{share}: {path}: {what} version {version} lacks {blocks} blocks")
+            }
+        }
+    }
+}
+
+/// What a check found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// What is wrong, in order; with repair: what is left.
+    pub findings: Vec<Finding>,
+    /// Findings that are not listed.
+    pub more: u64,
+    /// Blocks that were looked at.
+    pub blocks: u64,
+    /// Bytes of packs that were read and hashed.
+    pub bytes: u64,
+    /// Contents of versions that were walked.
+    pub contents: u64,
+    /// Intact blocks in packs that the index does not know: garbage of a run that was stopped, if no version lacks them.
+    pub unindexed: u64,
+    /// Blocks put right.
+    pub repaired: u64,
+    /// Blocks that versions need and that are asked for from clients.
+    pub wanted: u64,
+}
+
+impl CheckReport {
+    /// Nothing is wrong.
+    pub const fn is_clean(&self) -> bool {
+        self.findings.is_empty() && self.more == 0
+    }
+
+    fn find(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX { self.findings.push(finding) } else { self.more += 1 }
+    }
+}
+
+/// Checks the store.
+pub fn run(upkeep: &Upkeep, options: &CheckOptions, brake: &Brake) -> Result<CheckReport> {
+    let brake = Brake { gentle: options.gentle, ..brake.clone() };
+    let mut check = Check { upkeep, options, brake, report: CheckReport::default(), bad: BTreeMap::new() };
+    check.packs()?;
+    check.versions()?;
+    let mut blocks = Vec::new();
+    for (hash, place) in &check.bad {
+        if check.is_bad(hash)? {
+            blocks.push(Finding::Block { hash: *hash, place: *place });
+        }
+    }
+    blocks.append(&mut check.report.findings);
+    check.report.findings.clear();
+    blocks.sort();
+    blocks.into_iter().for_each(|finding| check.report.find(finding));
+    Ok(check.report)
+}
+
+struct Check<'a> {
+    upkeep: &'a Upkeep,
+    options: &'a CheckOptions,
+    brake: Brake,
+    report: CheckReport,
+    /// Blocks that cannot be read, and where they should be.
+    bad: BTreeMap<BlockHash, Option<(u32, u32)>>,
+}
+
+impl Check<'_> {
+    /// Packs against the index and the other way round.
+    fn packs(&mut self) -> Result<()> {
+        self.upkeep.settle()?;
+        let limit = self.upkeep.shared.packs.synced();
+        let packs = self.upkeep.packs()?;
+        let gone = gone::list(&self.upkeep.packs_folder(), self.upkeep.store)?;
+        for pack in (1..=limit.pack).filter(|n| !packs.contains_key(n) && !gone.contains_key(n)) {
+            self.report.find(Finding::PackMissing { pack });
+        }
+        let mut gaps: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        // Intact records that the index does not point at.
+        let mut spare: HashMap<BlockHash, Location> = HashMap::new();
+        for (number, len) in &packs {
+            self.header(*number)?;
+            if !self.options.quick {
+                self.records(*number, *len, limit, &mut gaps, &mut spare)?;
+            }
+        }
+        self.entries(&packs, &gaps)?;
+        let mut unknown = 0;
+        let mut found = Vec::new();
+        for (hash, location) in &spare {
+            let known = self.upkeep.locate(hash)?;
+            unknown += u64::from(known.is_none() && !self.bad.contains_key(hash));
+            if known.is_none() || self.bad.contains_key(hash) {
+                found.push((*hash, *location));
+            }
+        }
+        self.report.unindexed = unknown;
+        if self.options.repair && !found.is_empty() {
+            self.reindex(found)?;
+        }
+        // What is bad is asked for from now on, and taken again when it comes.
+        for hash in self.bad.keys() {
+            if self.is_bad(hash)? {
+                self.upkeep.shared.want(*hash);
+            }
+        }
+        Ok(())
+    }
+
+    /// True for a block that was found bad and was not brought again since.
+    fn is_bad(&self, hash: &BlockHash) -> Result<bool> {
+        let Some(found) = self.bad.get(hash) else { return Ok(false) };
+        let now = self.upkeep.place(hash)?.map(|location| (location.place.pack, location.place.offset));
+        Ok(now == *found)
+    }
+
+    fn header(&mut self, number: u32) -> Result<()> {
+        use super::error::At;
+        let path = self.upkeep.shared.packs.path(number);
+        let file = std::fs::File::open(&path).at("open", &path)?;
+        if !pack_file::check_file_header(&file, &path, number, self.upkeep.store)? {
+            self.report.find(Finding::PackDamaged { pack: number, from: 0, to: u64::from(FILE_HEADER) });
+        }
+        Ok(())
+    }
+
+    fn records(
+        &mut self,
+        number: u32,
+        len: u64,
+        limit: Place,
+        gaps: &mut BTreeMap<u32, Vec<(u64, u64)>>,
+        spare: &mut HashMap<BlockHash, Location>,
+    ) -> Result<()> {
+        let mut since = Instant::now();
+        let upkeep = self.upkeep;
+        upkeep.inspect(number, 0, limit, BATCH_BYTES, &mut |seen| {
+            match seen {
+                Seen::Good(hash, location) => {
+                    if upkeep.place(&hash)? == Some(location) {
+                        // It may have been brought again since it was found damaged.
+                        upkeep.shared.unwant(&hash);
+                    } else {
+                        spare.insert(hash, location);
+                    }
+                }
+                Seen::Bad(hash, location) => {
+                    let place = (location.place.pack, location.place.offset);
+                    let in_use = upkeep.index.block(&hash)? == Some(location);
+                    if in_use {
+                        self.bad.insert(hash, Some(place));
+                    } else {
+                        let (from, to) = (u64::from(location.place.offset), location.end());
+                        self.report.find(Finding::PackDamaged { pack: number, from, to });
+                    }
+                }
+                Seen::Gap { from, to } => {
+                    gaps.entry(number).or_default().push((from, to));
+                    self.report.find(Finding::PackDamaged { pack: number, from, to });
+                }
+            }
+            since = upkeep.pace(&self.brake, since)?;
+            Ok(true)
+        })?;
+        self.report.bytes += len;
+        Ok(())
+    }
+
+    /// Every entry of the index lies inside a pack, and not in damage.
+    fn entries(&mut self, packs: &BTreeMap<u32, u64>, gaps: &BTreeMap<u32, Vec<(u64, u64)>>) -> Result<()> {
+        let (bad, count) = (&mut self.bad, &mut self.report.blocks);
+        self.upkeep.each_block(&mut |hash, location| {
+            *count += 1;
+            let (pack, from) = (location.place.pack, u64::from(location.place.offset));
+            let inside = packs.get(&pack).is_some_and(|len| location.end() <= *len);
+            let in_gap = gaps
+                .get(&pack)
+                .is_some_and(|gaps| gaps.iter().any(|gap| gap.0 < location.end() && from < gap.1));
+            if !inside || in_gap {
+                bad.insert(hash, Some((pack, location.place.offset)));
+            }
+        })?;
+        // A pack may have been begun since the list was made.
+        let end = self.upkeep.shared.packs.end();
+        bad.retain(|_, place| place.is_none_or(|(pack, _)| packs.contains_key(&pack) || pack < end.pack));
+        Ok(())
+    }
+
+    /// Points the index at intact copies.
+    fn reindex(&mut self, found: Vec<(BlockHash, Location)>) -> Result<()> {
+        let hashes: Vec<BlockHash> = found.iter().map(|(hash, _)| *hash).collect();
+        self.report.repaired += self.upkeep.on_writer(move |writer| adopt(writer, &found))?;
+        for hash in hashes {
+            self.bad.remove(&hash);
+        }
+        Ok(())
+    }
+
+    /// Walks every version.
+    fn versions(&mut self) -> Result<()> {
+        let cutoff_ms = self.upkeep.now_ms().saturating_sub(self.upkeep.shared.keep_ms);
+        let contents = match self.upkeep.contents(cutoff_ms, &self.brake) {
+            Ok(contents) => contents,
+            Err(error @ super::StorageError::Damaged { .. }) => {
+                self.report.find(Finding::Journal { text: error.to_string() });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.chains()?;
+        let mut clean = HashSet::new();
+        let mut broken: HashMap<FileContent, u64> = HashMap::new();
+        let mut since = Instant::now();
+        for content in contents.head.union(&contents.history) {
+            self.report.contents += 1;
+            let lacks = self.walk(content, &mut clean)?;
+            if !lacks.is_empty() {
+                broken.insert(content.clone(), lacks.len() as u64);
+                for hash in lacks {
+                    let place = self.upkeep.place(&hash)?;
+                    let place = place.map(|location| (location.place.pack, location.place.offset));
+                    self.bad.entry(hash).or_insert(place);
+                    self.upkeep.shared.want(hash);
+                    self.report.wanted += 1;
+                }
+            }
+            since = self.upkeep.pace(&self.brake, since)?;
+        }
+        if broken.is_empty() { Ok(()) } else { self.name(&broken, cutoff_ms) }
+    }
+
+    /// Journals end where the store says they do.
+    fn chains(&mut self) -> Result<()> {
+        for (title, journal) in self.upkeep.journals()? {
+            let before = self.upkeep.shared.head(title.share);
+            let read = journal.replay(&mut |_| Ok(()))?;
+            let same = read.head.seq > before.seq
+                || (read.head.seq == before.seq && read.head.chain == before.chain);
+            if !same {
+                let path = journal.path().display();
+                let text = format!("{path}: ends at commit {}, not as it should", read.head.seq);
+                self.report.find(Finding::Journal { text });
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks of a content that are not there as they should be. Nodes of which nothing is missing come into `clean`.
+    fn walk(&self, content: &FileContent, clean: &mut HashSet<BlockHash>) -> Result<BTreeSet<BlockHash>> {
+        let mut lacks = BTreeSet::new();
+        let mut walked = Vec::new();
+        let mut waiting = vec![(content.root.hash, content.root.level, content.size)];
+        while let Some((hash, level, len)) = waiting.pop() {
+            if content.size == 0 || clean.contains(&hash) {
+                continue;
+            }
+            if level == 0 {
+                let held = self.upkeep.locate(&hash)?;
+                let as_promised = held.is_some_and(|location| u64::from(location.plain_len) == len);
+                if !as_promised || self.is_bad(&hash)? {
+                    lacks.insert(hash);
+                }
+                continue;
+            }
+            walked.push(hash);
+            let node = self.upkeep.plain(&hash)?.and_then(|bytes| ManifestNode::decode(&bytes).ok());
+            match node.filter(|node| node.level() == level && node.file_bytes() == len) {
+                Some(node) => {
+                    waiting.extend(node.entries().iter().map(|entry| (entry.hash, level - 1, entry.len)));
+                }
+                None => {
+                    lacks.insert(hash);
+                }
+            }
+        }
+        if lacks.is_empty() {
+            clean.extend(walked);
+        }
+        Ok(lacks)
+    }
+
+    /// Says which files of which shares are affected.
+    fn name(&mut self, broken: &HashMap<FileContent, u64>, cutoff_ms: u64) -> Result<()> {
+        for (title, journal) in self.upkeep.journals()? {
+            let mut names: HashMap<NodeId, (NodeId, Name)> = HashMap::new();
+            let mut current: HashMap<NodeId, (Seq, FileContent)> = HashMap::new();
+            let mut versions = Vec::new();
+            let mut time_max_ms = 0;
+            journal.replay(&mut |Replayed { record, .. }| {
+                time_max_ms = record.time_ms.max(time_max_ms);
+                for change in record.changes {
+                    if let Some(state) = &change.state {
+                        names.insert(change.id, (state.parent, state.name.clone()));
+                    }
+                    let content = change.state.as_ref().and_then(|state| state.kind.content());
+                    let old = match content.filter(|content| broken.contains_key(content)) {
+                        Some(content) => current.insert(change.id, (record.seq, content.clone())),
+                        None => current.remove(&change.id),
+                    };
+                    if let Some((seq, content)) = old.filter(|_| time_max_ms > cutoff_ms) {
+                        versions.push((change.id, seq, content, false));
+                    }
+                }
+                Ok(())
+            })?;
+            versions.extend(current.into_iter().map(|(id, (seq, content))| (id, seq, content, true)));
+            for (id, version, content, current) in versions {
+                let (share, path) = (title.name.clone(), path_of(&names, id));
+                let blocks = broken.get(&content).copied().unwrap_or(0);
+                self.report.find(Finding::Version { share, path, version, current, blocks });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The path of a node by the last names that are known.
+fn path_of(names: &HashMap<NodeId, (NodeId, Name)>, id: NodeId) -> String {
+    let mut parts = Vec::new();
+    let mut at = id;
+    while let Some((parent, name)) = names.get(&at).filter(|_| parts.len() < 1024) {
+        parts.push(name.clone());
+        at = *parent;
+    }
+    parts.reverse();
+    RelPath::from_names(parts).to_string()
+}
+
+/// On the storage thread: takes copies that were found intact, unless the block is somewhere newer by now.
+fn adopt(writer: &mut Writer, found: &[(BlockHash, Location)]) -> Result<u64> {
+    let shared = &writer.shared;
+    let fresh: Vec<_> = found.iter().filter(|(hash, _)| shared.recent(hash).is_none()).copied().collect();
+    writer.index.add_blocks(&fresh).map_err(|error| shared.fail(error))?;
+    let mut damaged = shared.damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for (hash, _) in &fresh {
+        damaged.remove(hash);
+    }
+    Ok(fresh.len() as u64)
+}

@@ -1,0 +1,176 @@
+//! Small files of upkeep, each written whole: tombstones of packs that were removed on purpose, the list of condemned
+//! blocks, and the list of those that are damaged or missing.
+//!
+//! ```text
+//! packs/NNNNNNNN.gone                      condemned
+//! 0   8  magic "DBLKGONE"                  0   8   magic "DBLKCOND"
+//! 8   4  version 1, u32 LE                 8   4   version 1, u32 LE
+//! 12  4  pack number, u32 LE               12  16  store id
+//! 16  16 store id                          28  8   number of entries n, u64 LE
+//! 32  8  packs were durable up to here:    36  40n block hash (32), since when, ms since 1970, u64 LE
+//!        pack u32 LE, offset u32 LE        ..  8   checksum of everything before
+//! 40  8  checksum of bytes 0..40
+//! ```
+
+use super::error::{At, StorageError};
+use super::gc::Condemned;
+use super::pack_file::Place;
+use super::{Result, file};
+use crate::model::hash::checksum8;
+use crate::model::{BlockHash, StoreId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+const GONE_MAGIC: &[u8; 8] = b"DBLKGONE";
+const CONDEMNED_MAGIC: &[u8; 8] = b"DBLKCOND";
+const CONDEMNED_HEADER: usize = 36;
+const ENTRY_BYTES: usize = 40;
+/// Name of the list in the store's folder.
+const CONDEMNED: &str = "condemned";
+/// Name of the list of damaged and missing blocks.
+const WANTED: &str = "wanted";
+
+/// Path of the tombstone of pack `number` in the folder `packs`.
+pub fn path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(name(number))
+}
+
+fn name(number: u32) -> String {
+    format!("{number:08}.gone")
+}
+
+/// Says for good that pack `number` was removed, and that all packs were durable before `durable` by then: what was moved
+/// out of it must never be taken for a torn tail.
+pub fn bury(folder: &Path, number: u32, store: StoreId, durable: Place) -> Result<()> {
+    let mut bytes = GONE_MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&number.to_le_bytes());
+    bytes.extend_from_slice(store.as_bytes());
+    bytes.extend_from_slice(&durable.pack.to_le_bytes());
+    bytes.extend_from_slice(&durable.offset.to_le_bytes());
+    let sum = checksum8(&[&bytes]);
+    bytes.extend_from_slice(&sum);
+    file::write_whole(folder, &name(number), &bytes).at("write", &path(folder, number))
+}
+
+/// The tombstones in a folder, each with its place. One that does not check is none.
+pub fn list(folder: &Path, store: StoreId) -> Result<BTreeMap<u32, Place>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).at("list", folder)? {
+        let entry = entry.at("list", folder)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".gone")).and_then(|n| n.parse().ok());
+        let Some(number) = number else { continue };
+        let bytes = std::fs::read(entry.path()).at("read", &entry.path())?;
+        if let Some(place) = parse(&bytes, number, store) {
+            found.insert(number, place);
+        }
+    }
+    Ok(found)
+}
+
+fn parse(bytes: &[u8], number: u32, store: StoreId) -> Option<Place> {
+    let (body, sum) = bytes.split_at_checked(40)?;
+    let field = |at: usize| Some(u32::from_le_bytes(*body.get(at..)?.first_chunk()?));
+    let whole = body.starts_with(GONE_MAGIC)
+        && checksum8(&[body]) == sum
+        && field(8)? == VERSION
+        && field(12)? == number
+        && body.get(16..32)? == store.as_bytes();
+    whole.then_some(Place { pack: field(32)?, offset: field(36)? })
+}
+
+/// Writes down which blocks are damaged or missing, as text, one hash a line.
+pub fn save_wanted(home: &Path, wanted: &[BlockHash]) -> Result<()> {
+    let text: String = wanted.iter().map(|hash| hash.to_hex() + "\n").collect();
+    file::write_whole(home, WANTED, text.as_bytes()).at("write", &home.join(WANTED))
+}
+
+/// What was written down; lines that are no hash are skipped. A block that is fine again by now is only asked for once more.
+pub fn load_wanted(home: &Path) -> BTreeSet<BlockHash> {
+    let text = std::fs::read_to_string(home.join(WANTED)).unwrap_or_default();
+    text.lines().filter_map(BlockHash::from_hex).collect()
+}
+
+/// Writes the list of condemned blocks.
+pub fn save_condemned(home: &Path, store: StoreId, condemned: &Condemned) -> Result<()> {
+    let mut bytes = Vec::with_capacity(CONDEMNED_HEADER + condemned.len() * ENTRY_BYTES + 8);
+    bytes.extend_from_slice(CONDEMNED_MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(store.as_bytes());
+    bytes.extend_from_slice(&(condemned.len() as u64).to_le_bytes());
+    for (hash, since) in condemned {
+        bytes.extend_from_slice(hash.as_bytes());
+        bytes.extend_from_slice(&since.to_le_bytes());
+    }
+    let sum = checksum8(&[&bytes]);
+    bytes.extend_from_slice(&sum);
+    file::write_whole(home, CONDEMNED, &bytes).at("write", &home.join(CONDEMNED))
+}
+
+/// Reads the list. When it is missing or not what was written it is empty: everything gets its grace time once more.
+pub fn load_condemned(home: &Path, store: StoreId) -> Result<Condemned> {
+    let path = home.join(CONDEMNED);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(parse_condemned(&bytes, store).unwrap_or_default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Condemned::default()),
+        Err(error) => Err(StorageError::io("read", &path, error)),
+    }
+}
+
+fn parse_condemned(bytes: &[u8], store: StoreId) -> Option<Condemned> {
+    let (body, sum) = bytes.split_last_chunk::<8>()?;
+    let (header, entries) = body.split_at_checked(CONDEMNED_HEADER)?;
+    let count = u64::from_le_bytes(*header.get(28..)?.first_chunk()?);
+    let whole = header.starts_with(CONDEMNED_MAGIC)
+        && header.get(8..12)? == VERSION.to_le_bytes()
+        && header.get(12..28)? == store.as_bytes()
+        && checksum8(&[body]) == *sum
+        && entries.len() as u64 == count.checked_mul(ENTRY_BYTES as u64)?;
+    let entry = |bytes: &[u8]| {
+        let (hash, since) = bytes.split_first_chunk::<32>()?;
+        Some((BlockHash::from_bytes(*hash), u64::from_le_bytes(*since.first_chunk()?)))
+    };
+    if whole { entries.chunks_exact(ENTRY_BYTES).map(entry).collect() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = StoreId::from_bytes([3; 16]);
+
+    #[test]
+    fn a_tombstone_counts_only_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place { pack: 9, offset: 77 };
+        bury(folder.path(), 5, STORE, place).unwrap();
+        assert_eq!(list(folder.path(), STORE).unwrap(), BTreeMap::from([(5, place)]));
+        assert!(list(folder.path(), StoreId::from_bytes([4; 16])).unwrap().is_empty());
+        let bytes = std::fs::read(path(folder.path(), 5)).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse(&flipped, 5, STORE), None, "bit {bit}");
+        }
+        assert_eq!(parse(&bytes, 6, STORE), None);
+    }
+
+    #[test]
+    fn a_list_of_condemned_blocks_comes_back_or_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(load_condemned(folder.path(), STORE).unwrap().is_empty());
+        let condemned: Condemned =
+            (0..50u8).map(|n| (BlockHash::from_bytes([n; 32]), u64::from(n) * 1000)).collect();
+        save_condemned(folder.path(), STORE, &condemned).unwrap();
+        assert_eq!(load_condemned(folder.path(), STORE).unwrap(), condemned);
+        let path = folder.path().join(CONDEMNED);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(load_condemned(folder.path(), STORE).unwrap().is_empty());
+        std::fs::write(&path, &bytes[..50]).unwrap();
+        assert!(load_condemned(folder.path(), STORE).unwrap().is_empty());
+    }
+}

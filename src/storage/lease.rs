@@ -1,0 +1,182 @@
+//! Leases: which blocks sessions rely on although no commit names them yet, and which blocks are about to be deleted.
+//! Pure: one value behind one lock, no IO.
+//!
+//! # Why a block that a session was told about never vanishes before its commit
+//! Whoever asks for a block ([`take`](Leases::take)) does so *before* it looks whether the block is held. Deleting is two
+//! steps: blocks are [doomed](Leases::doom), and later [forgotten](Leases::forget) in small batches. Both refuse leased
+//! blocks, `take` saves doomed ones, and a batch is forgotten and taken out of the index under the same lock. So either the
+//! lease came first, and the block stays; or the block went first, and the look that follows the lease says "missing", so
+//! that the client sends it.
+//!
+//! A lease ends when a commit that names the block is durable (then the journal protects it), or some time after its
+//! session ended. A commit that looks at a doomed block saves it as well, whoever makes it.
+
+use super::mark::Marked;
+use crate::model::{BlockHash, SessionId};
+use std::collections::{HashMap, HashSet};
+
+/// Leased blocks remembered in all, 32 bytes each. A session that would go beyond holds on to everything instead.
+const LEASED_MAX: usize = 1 << 20;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Leases {
+    sessions: HashMap<SessionId, Lease>,
+    leased: usize,
+    doomed: HashSet<BlockHash>,
+}
+
+#[derive(Debug, Default)]
+struct Lease {
+    blocks: HashSet<BlockHash>,
+    /// There was no room to remember what it relies on.
+    everything: bool,
+    ended_ms: Option<u64>,
+}
+
+impl Leases {
+    /// A session is about to be told about blocks, or to put them.
+    pub fn take(&mut self, session: SessionId, hashes: &[BlockHash]) {
+        let lease = self.sessions.entry(session).or_default();
+        for hash in hashes {
+            if self.leased >= LEASED_MAX {
+                lease.everything = true;
+            } else if lease.blocks.insert(*hash) {
+                self.leased += 1;
+            }
+            self.doomed.remove(hash);
+        }
+    }
+
+    /// A session has ended; its leases stay for a while, in case the client comes back and goes on.
+    pub fn end(&mut self, session: SessionId, now_ms: u64) {
+        if let Some(lease) = self.sessions.get_mut(&session) {
+            lease.ended_ms.get_or_insert(now_ms);
+            if lease.blocks.is_empty() && !lease.everything {
+                self.sessions.remove(&session);
+            }
+        }
+    }
+
+    /// Lets go of sessions that ended at least `grace_ms` ago.
+    pub fn prune(&mut self, now_ms: u64, grace_ms: u64) {
+        let leased = &mut self.leased;
+        self.sessions.retain(|_, lease| {
+            let stays = lease.ended_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < grace_ms);
+            if !stays {
+                *leased -= lease.blocks.len();
+            }
+            stays
+        });
+    }
+
+    /// A commit names a block: it must not be deleted any more. True when the session has a lease on it, which ends with
+    /// [`settle`](Self::settle).
+    pub fn named(&mut self, session: SessionId, hash: &BlockHash) -> bool {
+        self.doomed.remove(hash);
+        self.sessions.get(&session).is_some_and(|lease| lease.blocks.contains(hash))
+    }
+
+    /// The commit that names these blocks is durable.
+    pub fn settle(&mut self, session: SessionId, hashes: &[BlockHash]) {
+        let Some(lease) = self.sessions.get_mut(&session) else { return };
+        self.leased -= hashes.iter().filter(|hash| lease.blocks.remove(hash)).count();
+    }
+
+    /// A block was asked for or put by somebody without a session.
+    pub fn save(&mut self, hash: &BlockHash) {
+        self.doomed.remove(hash);
+    }
+
+    /// True when some session relies on the block.
+    #[cfg(test)]
+    pub fn is_leased(&self, hash: &BlockHash) -> bool {
+        self.sessions.values().any(|lease| lease.everything || lease.blocks.contains(hash))
+    }
+
+    /// Every leased block; `None` when some session relies on everything.
+    pub fn all(&self) -> Option<HashSet<BlockHash>> {
+        if self.sessions.values().any(|lease| lease.everything) {
+            return None;
+        }
+        Some(self.sessions.values().flat_map(|lease| lease.blocks.iter().copied()).collect())
+    }
+
+    /// Begins to delete blocks, but for those that are leased.
+    pub fn doom(&mut self, hashes: impl IntoIterator<Item = BlockHash>) {
+        let Some(leased) = self.all() else { return };
+        self.doomed.extend(hashes.into_iter().filter(|hash| !leased.contains(hash)));
+    }
+
+    /// What these name is not deleted.
+    pub fn save_marked(&mut self, marked: &Marked) {
+        self.doomed.retain(|hash| !marked.contains(hash));
+    }
+
+    /// Those of a batch that may go now: doomed, and not asked for since.
+    pub fn forget(&mut self, batch: &[BlockHash]) -> Vec<BlockHash> {
+        batch.iter().filter(|hash| self.doomed.remove(hash)).copied().collect()
+    }
+
+    /// Nothing is being deleted any more.
+    pub fn absolve(&mut self) {
+        self.doomed = HashSet::new();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+mod tests {
+    use super::*;
+
+    const A: SessionId = SessionId::from_bytes([1; 16]);
+
+    fn block(n: u8) -> BlockHash {
+        BlockHash::from_bytes([n; 32])
+    }
+
+    #[test]
+    fn a_leased_block_is_neither_doomed_nor_forgotten() {
+        let mut leases = Leases::default();
+        leases.take(A, &[block(1)]);
+        leases.doom([block(1), block(2), block(3)]);
+        leases.take(A, &[block(2)]);
+        assert_eq!(leases.forget(&[block(1), block(2), block(3)]), [block(3)]);
+        assert_eq!(leases.forget(&[block(3)]), [], "nothing is forgotten twice");
+    }
+
+    #[test]
+    fn a_lease_ends_with_its_commit_or_a_while_after_its_session() {
+        let mut leases = Leases::default();
+        leases.take(A, &[block(1), block(2)]);
+        assert!(leases.named(A, &block(1)) && !leases.named(A, &block(3)));
+        leases.settle(A, &[block(1)]);
+        assert!(!leases.is_leased(&block(1)) && leases.is_leased(&block(2)));
+        leases.end(A, 1000);
+        leases.prune(1999, 1000);
+        assert!(leases.is_leased(&block(2)));
+        leases.prune(2000, 1000);
+        assert!(!leases.is_leased(&block(2)));
+        assert_eq!(leases.leased, 0);
+    }
+
+    #[test]
+    fn a_block_that_a_commit_names_is_saved_although_it_was_doomed() {
+        let mut leases = Leases::default();
+        leases.doom([block(1)]);
+        leases.named(A, &block(1));
+        assert_eq!(leases.forget(&[block(1)]), []);
+    }
+
+    #[test]
+    fn past_the_limit_a_session_holds_on_to_everything_until_it_ends() {
+        let mut leases = Leases { leased: LEASED_MAX, ..Leases::default() };
+        leases.take(A, &[block(1)]);
+        assert!(leases.is_leased(&block(9)) && leases.all().is_none());
+        leases.doom([block(9)]);
+        assert_eq!(leases.forget(&[block(9)]), []);
+        leases.end(A, 5);
+        leases.prune(5, 0);
+        assert!(!leases.is_leased(&block(9)));
+    }
+}
