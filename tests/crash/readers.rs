@@ -91,22 +91,27 @@ fn a_save_that_meets_an_incoming_change_is_never_lost() {
         let seed = point.seed;
         let (ours, theirs) = (|i: usize| format!("a {i} {seed}"), |i: usize| format!("b {i} {seed}"));
         let delays: Vec<Duration> = (0..FILES).map(|_| point.wait(6)).collect();
+        let saved = AtomicUsize::new(0);
         scope(|threads| {
             threads.spawn(|| {
-                (0..FILES).for_each(|i| {
+                for i in 0..FILES {
                     a.save(format!("{i}"), ours(i));
+                    saved.store(i + 1, Ordering::SeqCst);
                     sleep(Duration::from_millis(3));
-                })
+                }
             });
             threads.spawn(|| {
-                sleep(Duration::from_millis(10));
                 for (i, delay) in delays.iter().enumerate() {
+                    // Never before a's: so nothing can be made on top of b's.
+                    while saved.load(Ordering::SeqCst) <= i {
+                        sleep(Duration::from_micros(200));
+                    }
                     sleep(*delay);
                     // In place or beside: programs do both.
                     if i % 2 == 0 {
-                        b.save(format!("{i}"), theirs(i))
+                        b.save(format!("{i}"), theirs(i));
                     } else {
-                        b.write(format!("{i}"), theirs(i))
+                        b.write(format!("{i}"), theirs(i));
                     }
                 }
             });
