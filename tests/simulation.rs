@@ -1,5 +1,5 @@
 //! The real client and the real server in one thread, with a network, disks and clocks that a seed makes go wrong
-//! (docs/adr/0006-simulation.md). One command replays a seed:
+//! (docs/adr/0007-simulation.md). One command replays a seed:
 //!
 //! ```text
 //! DROPBLOCK_SIM_SEED=123 cargo test --test simulation -- --nocapture replay
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const REGRESSIONS: &str = include_str!("data/simulation-seeds.txt");
 /// Fixed seeds of every run.
 const FIXED: u64 = 1000;
-/// Fixed seeds that may fail: two causes are known and open (docs/adr/0006-simulation.md). To be lowered, never raised.
+/// Fixed seeds that may fail: two causes are known and open (docs/adr/0007-simulation.md). To be lowered, never raised.
 const OPEN_MAX: usize = 10;
 /// Seeds that are run twice.
 const TWICE: u64 = 50;
