@@ -167,7 +167,6 @@ impl Client {
         if !recovered.put_back.is_empty() {
             (config.news)(News::Recovered(recovered.put_back));
         }
-        folder.settle_intents(&mut state)?;
         let mut client = Self {
             config,
             folder,

@@ -81,6 +81,7 @@ impl<'a> Session<'a> {
         // Where the last session ended in between; what is not in the folder would look deleted.
         let mut names = super::rescue_names(&client.config);
         client.folder.put_back_parked(&|id| client.state.base.path_of(id), &mut names)?;
+        client.folder.settle_intents(&mut client.state)?;
         let at = client.state.cursor.map_or(Position::START, |cursor| Position::after(cursor.seq));
         let first = client.state.cursor.is_none() && client.state.base.is_empty();
         let session = Session {

@@ -269,7 +269,11 @@ impl State {
                 self.looks.remove(id);
             }
             Update::Look(id, stamp) => self.looks.put(id, stamp),
-            Update::Cursor(cursor) => self.cursor = cursor,
+            Update::Cursor(cursor) => {
+                // Everything up to there is in the base: nothing is on its way to its place.
+                self.intents.clear();
+                self.cursor = cursor;
+            }
             Update::Intend { id, node, stamp } => drop(self.intents.insert(id, (node, stamp))),
             Update::Sent { id, sent } => {
                 if self.sent.len() >= SENT_NODES_MAX && !self.sent.contains_key(&id) {
@@ -315,8 +319,9 @@ impl State {
 }
 
 impl Folder {
-    /// Records what an earlier run had put in place but not recorded. Call after [`Folder::recover`] and before the
-    /// first scan, which reads those files again.
+    /// Records what had been put in place and not been recorded, because the run ended or the disk failed in between. Call
+    /// after [`Folder::recover`], and before the first scan of a session, which reads those files again: taken for the
+    /// user's own, they would bring back what others delete meanwhile.
     ///
     /// # Errors
     /// Failures of the disk.
@@ -328,7 +333,12 @@ impl Folder {
             else {
                 continue;
             };
-            let placed = self.look(&path)?.is_some_and(|meta| meta.stamp.identity() == stamp.identity());
+            // Agreed as another node since then: as that it stays.
+            let taken =
+                state.base.child(node.state.parent, &node.state.name).is_some_and(|there| there != id)
+                    || state.owners(stamp.identity()).any(|owner| owner != id);
+            let placed =
+                !taken && self.look(&path)?.is_some_and(|meta| meta.stamp.identity() == stamp.identity());
             if placed {
                 batch.push(Update::Put { id, node, stamp: Some(stamp.distrusted()) });
             }

@@ -85,12 +85,13 @@ fn may_become_a_store(path: &Path) -> Result<bool> {
         if FOREIGN.iter().any(|known| name == *known) {
             continue;
         }
-        if !BEGUN.iter().any(|known| name == *known) {
-            return Ok(false);
-        }
         let inside = entry.path();
-        if inside.is_dir() && std::fs::read_dir(&inside).at("list", &inside)?.next().is_some() {
-            return Ok(false);
+        let is_empty = |folder: &Path| std::fs::read_dir(folder).map(|mut entries| entries.next().is_none());
+        let begun = BEGUN.iter().any(|known| name == *known)
+            && (!inside.is_dir() || is_empty(&inside).at("list", &inside)?);
+        if !begun {
+            // Unless another process has made it one meanwhile.
+            return Ok(path.join(STORE_FILE).exists());
         }
     }
     Ok(true)

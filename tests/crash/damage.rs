@@ -22,7 +22,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
+            match path {
+                path if path.is_dir() => folders.push(path),
+                // Not the socket that a killed server leaves.
+                path if path.is_file() => found.push(path),
+                _ => {}
+            }
         }
     }
     found.sort();

@@ -253,3 +253,30 @@ fn what_was_sent_stands_until_it_is_answered_or_taken_back() {
     world.state.save(vec![Update::Remove(id)], false).unwrap();
     assert!(world.state.sent().is_empty());
 }
+
+/// Announced, placed, and then the disk failed: by the time it works again the file may be known as another node, or all
+/// that was on its way may have come.
+#[test]
+fn what_was_announced_is_void_once_it_is_another_node_or_everything_has_come() {
+    let mut world = World::new();
+    world.write("x", b"from the server");
+    let stamp = world.folder.look(&crate::model::RelPath::parse(b"x").unwrap()).unwrap().unwrap().stamp;
+    let node = |n: u8| {
+        let kind = crate::model::Kind::Symlink { target: vec![n], mtime_ns: 0 };
+        let state = crate::model::NodeState { parent: NodeId::ROOT, name: Name::new(b"x").unwrap(), kind };
+        (NodeId::from_bytes([n; 16]), TreeNode { version: Seq(3), state })
+    };
+    let ((announced, first), (other, second)) = (node(1), node(2));
+    let intend = |node: &TreeNode| vec![Update::Intend { id: announced, node: node.clone(), stamp }];
+    world.state.save(intend(&first), false).unwrap();
+    world.state.save(vec![Update::Put { id: other, node: second, stamp: Some(stamp) }], true).unwrap();
+    let (mut state, _) = world.folder.load_state().unwrap();
+    assert_eq!(world.folder.settle_intents(&mut state).unwrap(), 0);
+    assert_eq!(state.base.iter().map(|(id, _)| id).collect::<Vec<_>>(), [other]);
+
+    world.state.save(vec![Update::Remove(other)], true).unwrap();
+    world.state.save(intend(&first), false).unwrap();
+    world.state.save(vec![Update::Cursor(None)], true).unwrap();
+    let (mut state, _) = world.folder.load_state().unwrap();
+    assert_eq!(world.folder.settle_intents(&mut state).unwrap(), 0);
+}
