@@ -407,6 +407,21 @@ fn a_mark_that_cannot_be_completed_deletes_nothing() {
     assert_eq!((held(&store, &readable), held(&store, &dead)), (readable.len(), dead.len()));
 }
 
+/// Read to its new end, everything that the lost commits name would look like garbage.
+#[test]
+fn a_journal_that_was_cut_under_a_running_store_marks_nothing() {
+    let (fixture, live, dead) = Fixture::half_garbage(6);
+    let journals = std::fs::read_dir(fixture.path().join("journal")).unwrap();
+    let journal =
+        journals.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some()).unwrap();
+    let bytes = std::fs::read(&journal).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&journal).unwrap();
+    file.set_len(bytes.len() as u64 - 5).unwrap();
+    let failed = fixture.store.gc(&AT_ONCE, &Brake::default(), &mut |_| Ok(()));
+    assert!(matches!(failed, Err(StorageError::Damaged { .. })), "{failed:?}");
+    assert_eq!((held(&fixture.store, &live), held(&fixture.store, &dead)), (live.len(), dead.len()));
+}
+
 #[test]
 fn a_pack_with_a_damaged_live_block_is_left_as_it_is() {
     let (fixture, live, dead) = Fixture::half_garbage(6);

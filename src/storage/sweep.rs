@@ -248,17 +248,19 @@ impl Sweep<'_> {
         Ok(Some(bytes))
     }
 
-    /// The blocks whose place is in this pack; `None` when damage hides some of them, or what is damaged in it may still
-    /// be looked for.
+    /// The blocks whose place is in this pack; `None` when damage hides some of them, or it may hold an intact copy of one
+    /// that is damaged elsewhere.
     fn records(&self, pack: &PackPlan) -> Result<Option<Vec<(BlockHash, Location)>>> {
         let number = pack.number;
         let path = self.upkeep.shared.packs.path(number);
         let opened = std::fs::File::open(&path).at("open", &path)?;
         let mut records = Vec::new();
         let mut whole = true;
+        let wanted = self.upkeep.shared.wanted();
         pack_file::walk(&opened, &path, number, u64::from(FILE_HEADER), u64::MAX, &mut |step| {
             match step {
                 Step::Block(hash, location) => {
+                    whole &= wanted.binary_search(&hash).is_err();
                     if self.upkeep.shared.recent(&hash).is_none()
                         && self.upkeep.index.block(&hash)? == Some(location)
                     {
@@ -270,7 +272,7 @@ impl Sweep<'_> {
             Ok(true)
         })?;
         let all = records.len() as u64 == pack.kept_blocks + pack.ripe_blocks;
-        let settled = whole || self.upkeep.shared.wanted().is_empty();
+        let settled = whole || wanted.is_empty();
         Ok((all && settled).then_some(records))
     }
 

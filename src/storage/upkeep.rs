@@ -133,10 +133,11 @@ impl Upkeep {
     pub fn contents(&self, cutoff_ms: u64, brake: &Brake) -> Result<Contents> {
         let mut contents = Contents::default();
         let mut since = Instant::now();
-        for (_, journal) in self.journals()? {
+        for (title, journal) in self.journals()? {
             let mut current: HashMap<NodeId, FileContent> = HashMap::new();
             let mut time_max_ms = 0;
-            journal.replay(&mut |Replayed { record, .. }| {
+            let before = self.shared.head(title.share);
+            let read = journal.replay(&mut |Replayed { record, .. }| {
                 time_max_ms = record.time_ms.max(time_max_ms);
                 for change in record.changes {
                     let new = change.state.as_ref().and_then(|state| state.kind.content()).cloned();
@@ -151,6 +152,11 @@ impl Upkeep {
                 }
                 Ok(())
             })?;
+            // A file that was cut or bent at its end reads like a shorter one, and what the rest names like garbage.
+            if read.head.seq < before.seq || (read.head.seq == before.seq && read.head.chain != before.chain)
+            {
+                return Err(StorageError::Damaged { path: journal.path().to_owned(), offset: read.len });
+            }
             contents.head.extend(current.into_values());
         }
         Ok(contents)
