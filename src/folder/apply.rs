@@ -176,7 +176,7 @@ impl Folder {
         } else {
             self.move_to_trash(out.dir, &out.name, id, agreed)?
         };
-        self.watch_trash(name, path.clone())
+        self.watch_trash(name, path.clone(), agreed)
     }
 
     /// A file that others may not read stays so when its content is replaced.
@@ -255,7 +255,7 @@ impl Folder {
         };
         let now = self.trash.meta(&out).map_err(&failed)?;
         if now.stamp.same_bytes(expect) {
-            self.watch_trash(out, path.clone()).map_err(&failed)?;
+            self.watch_trash(out, path.clone(), expect).map_err(&failed)?;
             return Ok(Outcome::Done { stamp: now.stamp });
         }
         self.put_back(&self.trash, &out, path, &mut names::rescue_name).map_err(failed)?;

@@ -174,7 +174,7 @@ impl Recovery<'_> {
         {
             return self.put_back(trash, &name, parsed.id);
         }
-        self.folder.watch_trash(name, path.unwrap_or(fallback(parsed.id)?))
+        self.folder.watch_trash(name, path.unwrap_or(fallback(parsed.id)?), &meta.stamp)
     }
 
     fn is_free(&self, path: &RelPath) -> io::Result<bool> {

@@ -90,13 +90,15 @@ impl Folder {
         Ok(name)
     }
 
-    /// Takes note of a file in the trash that must be looked at again.
-    pub(super) fn watch_trash(&self, name: Name, path: RelPath) -> io::Result<()> {
-        let stamp = self.trash.meta(&name)?.stamp;
+    /// Takes note of a file in the trash that must be looked at again. `known` is how it looked when it was found to be
+    /// replaceable: what was written to it since then goes back too.
+    pub(super) fn watch_trash(&self, name: Name, path: RelPath, known: &Stamp) -> io::Result<()> {
+        let found = self.trash.meta(&name)?.stamp;
         let now = self.disk.instant();
         // What an earlier run left has waited already.
         let since =
-            if is_old(&stamp, self.disk.now_ns()) { now.checked_sub(TRASH_WAIT).unwrap_or(now) } else { now };
+            if is_old(&found, self.disk.now_ns()) { now.checked_sub(TRASH_WAIT).unwrap_or(now) } else { now };
+        let stamp = if found.same_bytes(known) { found } else { found.distrusted() };
         self.waiting().push(Waiting { name, path, stamp, since });
         Ok(())
     }

@@ -66,6 +66,21 @@ fn a_replaced_file_goes_to_the_trash_and_from_there_after_a_while() {
 }
 
 #[test]
+fn what_is_written_between_the_look_at_what_came_out_and_the_trash_goes_back() {
+    let mut world = World::new();
+    world.write("a", b"old");
+    world.agree();
+    let known = world.stamp("a");
+    let folder = &world.folder;
+    let (dir, _) = folder.parent_dir(&rel("a")).unwrap().unwrap();
+    let out = folder.move_to_trash(&dir, &name("a"), world.id("a"), &known).unwrap();
+    world.write(&format!(".dropblock/trash/{}", out.as_os_str().display()), b"late");
+    folder.watch_trash(out, rel("a"), &known).unwrap();
+    assert_eq!(sweep(&world), [rel("a")]);
+    assert_eq!(world.read("a"), b"late");
+}
+
+#[test]
 fn an_edit_before_the_look_stops_the_change() {
     let mut world = World::new();
     world.write("a", b"old");
