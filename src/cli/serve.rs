@@ -2,10 +2,11 @@
 
 use super::failure::{Exit, Failure, causes};
 use super::text::{self, Voice};
+use crate::folder::{self, ShownPath};
 use crate::server::{self, Config, Tended};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Run the hub: keep the store and serve clients.
@@ -34,6 +35,7 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     let listener = std::net::TcpListener::bind(args.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
+    refuse_inside_synced(&args.store)?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
@@ -63,6 +65,14 @@ async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, args: &Args)
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
     Ok(())
+}
+
+/// A store inside a synced folder would be synced into itself without end.
+fn refuse_inside_synced(store: &Path) -> Result<(), Failure> {
+    let Ok(path) = std::path::absolute(store) else { return Ok(()) };
+    let Some(outer) = folder::synced_above(&folder::Disk::Kernel, &path) else { return Ok(()) };
+    let (store, outer) = (ShownPath::from(store), ShownPath::from(outer));
+    Err(Failure::new(Exit::General, format!("the store {store} is inside {outer}, which is a synced folder")))
 }
 
 fn open_failure(error: &StorageError) -> Failure {

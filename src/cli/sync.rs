@@ -225,7 +225,7 @@ fn teller(
 pub fn failure(error: &ClientError) -> Failure {
     let exit = match error {
         ClientError::Folder(FolderError::Locked { .. }) => Exit::Locked,
-        ClientError::Held { .. } => Exit::Partial,
+        ClientError::Held { .. } | ClientError::Folder(FolderError::Replaced { .. }) => Exit::Partial,
         ClientError::Wire { source, .. } | ClientError::Connection(source) => match source.code() {
             ErrorCode::Auth => Exit::NotAuthorised,
             _ if matches!(source, WireError::Timeout { .. }) => Exit::TimedOut,
@@ -246,6 +246,9 @@ fn reason(error: &ClientError) -> String {
         }
         ClientError::Folder(FolderError::NoSpace { .. }) => {
             format!("{line}; nothing was lost, free some and run again")
+        }
+        ClientError::Folder(FolderError::Replaced { .. }) => {
+            format!("{line}: nothing of that was sent; put it back, or run again to sync what is there now")
         }
         _ => line,
     }

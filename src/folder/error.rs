@@ -73,6 +73,14 @@ pub enum FolderError {
         /// On what.
         path: ShownPath,
     },
+    /// A folder around it is synced already: the two would sync each other's private files without end.
+    #[error("{path} is inside {outer}, which is a synced folder itself")]
+    Nested {
+        /// The folder.
+        path: ShownPath,
+        /// The synced folder around it.
+        outer: ShownPath,
+    },
     /// Another client holds the lock of this folder.
     #[error("{path} is already being synced by another dropblock")]
     Locked {
@@ -146,6 +154,7 @@ impl FolderError {
             Self::NoPermission { .. } => "no-permission",
             Self::ReadOnly { .. } => "read-only",
             Self::NoSpace { .. } => "no-space",
+            Self::Nested { .. } => "folder-nested",
             Self::Locked { .. } => "folder-locked",
             Self::NewerVersion { .. } => "newer-state",
             Self::UnknownVersion { .. } => "unknown-state",

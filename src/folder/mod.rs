@@ -101,6 +101,9 @@ impl Folder {
             let shown = ShownPath::from(path.as_path());
             move |error| FolderError::from_io(action, shown, error)
         };
+        if let Some(outer) = synced_above(&disk, &path) {
+            return Err(FolderError::Nested { path: path.as_path().into(), outer: outer.into() });
+        }
         let root = disk.open_root(&path).map_err(fail("open"))?;
         let (private, is_new) = open_private(&path, &root)?;
         let private_path = path.join(PRIVATE_DIR);
@@ -267,6 +270,16 @@ fn find_or_make(disk: &Disk, path: &Path, create: bool) -> Result<PathBuf, Folde
         }
     }
     disk.canonical(path).map_err(fail)
+}
+
+/// The synced folder that holds this path, if any. Folders above that cannot be looked at are nobody's.
+pub fn synced_above<'a>(disk: &Disk, path: &'a Path) -> Option<&'a Path> {
+    let version = || Some(RelPath::from_names(vec![names::own(PRIVATE_DIR).ok()?]));
+    path.ancestors().skip(1).find(|above| {
+        let private = version().and_then(|private| disk.open_root(above).ok()?.open_below(&private).ok());
+        let there = |dir: Dir| names::own("version").and_then(|name| dir.meta_if_there(&name));
+        matches!(private.map(there), Some(Ok(Some(_))))
+    })
 }
 
 fn open_private(path: &Path, root: &Dir) -> Result<(Dir, bool), FolderError> {

@@ -507,3 +507,18 @@ fn root_is_told_what_was_not_tested() {
         skipped("full disks need root");
     }
 }
+
+#[test]
+fn a_folder_or_a_store_inside_a_synced_folder_is_refused() {
+    let world = World::new();
+    let a = world.folder("a");
+    a.mkdir("in");
+    world.sync(&a);
+    let inner = a.join("in");
+    let line = world.run(["sync", inner.to_str().unwrap(), "--once"]).refusal();
+    assert!(line.contains("a synced folder"), "{line}");
+    let refused = world.try_serve(&inner, "127.0.0.1:0".parse().unwrap()).err().expect("served");
+    assert!(refused.refusal().contains("a synced folder"));
+    assert!(!a.has("in/.dropblock") && !a.has("in/store.toml"));
+    world.sync(&a);
+}

@@ -99,6 +99,16 @@ fn a_read_only_filesystem_and_a_folder_of_somebody_else_are_refused_by_their_cau
 }
 
 #[test]
+fn a_folder_inside_a_synced_one_is_refused() {
+    let world = World::new();
+    std::fs::create_dir_all(world.path("in/it")).unwrap();
+    for inner in ["in", "in/it", "in/new"] {
+        assert_eq!(Folder::open(&world.path(inner), true).unwrap_err().code(), "folder-nested");
+    }
+    assert!(world.names("in/it").is_empty());
+}
+
+#[test]
 fn a_folder_that_was_swapped_renamed_or_lost_its_private_part_is_replaced() {
     let mut world = World::new();
     world.write("a", b"x");

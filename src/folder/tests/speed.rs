@@ -1,4 +1,4 @@
-//! Sizes that must not hurt. Times are printed; what is asserted is generous, for busy machines.
+//! Sizes that must not hurt. Times are printed, for people; a machine may be busy, so none is asserted.
 
 use super::*;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ fn twenty_thousand_files_in_one_folder_are_no_trouble() {
     let (scan, _) = timed("first scan of 20,000 files", || world.scan());
     assert_eq!(scan.found.len(), 20_001);
     world.agree();
-    let (scan, took) = timed("scan of 20,000 unchanged files in one folder", || world.scan());
-    assert!(scan.found.is_empty() && took < Duration::from_secs(2));
+    let (scan, _) = timed("scan of 20,000 unchanged files in one folder", || world.scan());
+    assert!(scan.found.is_empty());
     world.rename("d", "e");
     let (scan, _) = timed("scan after the folder was renamed", || world.scan());
     assert_eq!((scan.found.len(), scan.gone.len()), (1, 0));
