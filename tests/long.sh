@@ -46,7 +46,7 @@ suite() {
 
 has() { [ -e "tests/$1.rs" ]; }
 
-cargo test --release --no-run --quiet || exit 1
+cargo test --release --no-run --quiet --test simulation --test fuzz_live --test crash || exit 1
 
 # Shares of the time: half for crashes of the real programs, the rest for the simulated and the live world.
 crash=$((total / 2)) rest=$((total - total / 2))
