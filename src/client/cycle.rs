@@ -26,12 +26,14 @@ pub struct Cycle {
     local: Diff,
     /// What the server has at a newer version than the base.
     remote: BTreeMap<NodeId, Node>,
+    /// Nodes of which something changed since the last [`Cycle::agree`]: the others still differ.
+    unsure: BTreeSet<NodeId>,
 }
 
 impl Cycle {
     /// Nothing differs yet.
     pub const fn new(ids: IdSource) -> Self {
-        Self { ids, local: Diff::new(), remote: BTreeMap::new() }
+        Self { ids, local: Diff::new(), remote: BTreeMap::new(), unsure: BTreeSet::new() }
     }
 
     /// Fresh ids for nodes that are new on this disk.
@@ -56,7 +58,7 @@ impl Cycle {
     }
 
     /// The disk as far as it is known: base plus local differences.
-    pub fn disk<'a>(&self, base: &'a Tree) -> Overlay<'a> {
+    pub const fn disk<'a>(&'a self, base: &'a Tree) -> Overlay<'a> {
         Overlay::new(base, &self.local)
     }
 
@@ -70,6 +72,7 @@ impl Cycle {
 
     /// The disk shows `state` for a node now.
     pub fn observe(&mut self, base: &Tree, id: NodeId, state: Option<NodeState>) {
+        self.unsure.insert(id);
         if base.get(id).map(|node| &node.state) == state.as_ref() {
             self.local.remove(&id);
         } else {
@@ -82,6 +85,7 @@ impl Cycle {
         for node in nodes {
             let known = self.version(base, node.id);
             if node.version > known {
+                self.unsure.insert(node.id);
                 self.remote.insert(node.id, node);
             }
         }
@@ -135,7 +139,7 @@ impl Cycle {
 
     /// Forgets what was observed on disk; a full scan follows.
     pub fn forget_local(&mut self) {
-        self.local.clear();
+        self.unsure.extend(std::mem::take(&mut self.local).into_keys());
     }
 
     /// Forgets everything about the server: another journal answers.
@@ -146,32 +150,38 @@ impl Cycle {
     /// Merges all differences, except those of `held` nodes and of folders above them that would go.
     pub fn plan(&mut self, base: &Tree, origin: Origin<'_>, held: &BTreeSet<NodeId>) -> Plan {
         let skip = self.skipped(base, held);
-        let local: Diff = self
-            .local
-            .iter()
-            .filter(|(id, _)| !skip.contains(id))
-            .map(|(id, state)| (*id, state.clone()))
-            .collect();
         let remote: Diff = self
             .remote
             .iter()
             .filter(|(id, _)| !skip.contains(id))
             .map(|(id, node)| (*id, node.state.clone()))
             .collect();
+        // Taken and given back: of a first sync of many files, each copy takes its share of memory.
+        let mut local = std::mem::take(&mut self.local);
+        let mut kept: Diff = skip.iter().filter_map(|id| local.remove_entry(id)).collect();
         if local.is_empty() && remote.is_empty() {
+            self.local = kept;
             return Plan::default();
         }
-        let merge =
-            reconcile::reconcile(Sides { base, local: &local, remote: &remote }, origin, &mut self.ids);
+        let sides = Sides { base, local: &local, remote: &remote };
+        let mut merge = reconcile::reconcile(sides, origin, &mut self.ids);
+        drop(remote);
         let ops = reconcile::plan_disk(base, &merge);
-        for id in local.keys().chain(merge.adopted.keys()) {
-            self.local.remove(id);
+        self.unsure.extend(local.into_keys().chain(merge.adopted.keys().copied()));
+        for id in merge.adopted.keys() {
+            kept.remove(id);
         }
-        for (id, state) in &merge.local {
-            if !skip.contains(id) {
-                self.observe(base, *id, state.clone());
+        for (id, state) in std::mem::take(&mut merge.local) {
+            if !skip.contains(&id) {
+                self.unsure.insert(id);
+                if base.get(id).map(|node| &node.state) == state.as_ref() {
+                    kept.remove(&id);
+                } else {
+                    kept.insert(id, state);
+                }
             }
         }
+        self.local = kept;
         Plan { ops, merge }
     }
 
@@ -205,7 +215,7 @@ impl Cycle {
             if disk.state(*id) != goal.as_ref() || there == goal.as_ref() {
                 continue;
             }
-            let depth = disk.path_of(*id).map_or(0, |path| path.names().len());
+            let depth = disk.depth_of(*id).unwrap_or(0);
             let folder_goes = goal.is_none() && there.is_some_and(|state| state.kind.is_folder());
             let rank = match (goal, folder_goes) {
                 (None, false) => (0, 0),
@@ -233,13 +243,13 @@ impl Cycle {
             if refused.contains(&index) {
                 continue;
             }
+            self.unsure.insert(change.id);
             let newer = self.remote.get(&change.id).is_some_and(|node| node.version > version);
             if !newer {
                 self.remote.remove(&change.id);
             }
             // The disk may have moved on while the commit was on its way: then the difference stays.
-            let disk = self.local.get(&change.id).cloned();
-            if disk.as_ref() == Some(&change.state) || disk.is_none() {
+            if self.local.get(&change.id).is_none_or(|disk| *disk == change.state) {
                 self.local.remove(&change.id);
             }
             let known = change.state.is_some() || base.get(change.id).is_some();
@@ -253,13 +263,11 @@ impl Cycle {
 
     /// What both sides have alike by now. Returns what to save.
     pub fn agree(&mut self, base: &Tree) -> Vec<Agreed> {
+        let unsure = std::mem::take(&mut self.unsure);
         let disk = self.disk(base);
-        let alike: Vec<NodeId> = self
-            .remote
-            .values()
-            .filter(|node| disk.state(node.id) == node.state.as_ref())
-            .map(|node| node.id)
-            .collect();
+        let is_alike = |node: &&Node| disk.state(node.id) == node.state.as_ref();
+        let alike: Vec<NodeId> =
+            unsure.iter().filter_map(|id| self.remote.get(id)).filter(is_alike).map(|node| node.id).collect();
         let mut agreed = Vec::new();
         for id in alike {
             let Some(node) = self.remote.remove(&id) else { continue };
@@ -269,7 +277,11 @@ impl Cycle {
             }
         }
         // Made here and gone again before anyone else knew.
-        self.local.retain(|id, state| state.is_some() || base.get(*id).is_some());
+        for id in unsure {
+            if self.local.get(&id).is_some_and(Option::is_none) && base.get(id).is_none() {
+                self.local.remove(&id);
+            }
+        }
         agreed
     }
 }

@@ -45,8 +45,8 @@ pub fn reconcile(sides: Sides<'_>, origin: Origin<'_>, ids: &mut IdSource) -> Me
     merger.make_copies(ids);
     merger.settle();
     Merge {
-        nodes: merger.merged.changed().clone(),
-        local: merger.local.changed().clone(),
+        nodes: merger.merged.into_changed(),
+        local: merger.local.into_changed(),
         copies: merger.copies,
         adopted: merger.adopted,
     }
@@ -77,7 +77,7 @@ impl<'a> Merger<'a> {
             origin,
             local: Overlay::new(sides.base, sides.local),
             remote: Overlay::new(sides.base, sides.remote),
-            merged: Overlay::new(sides.base, &Diff::new()),
+            merged: Overlay::on(sides.base),
             copies: BTreeMap::new(),
             adopted: BTreeMap::new(),
             adopters: BTreeSet::new(),
@@ -97,10 +97,9 @@ impl<'a> Merger<'a> {
 
     /// The table of `docs/RECONCILE.md`, node by node.
     fn merge_nodes(&mut self) {
-        let ids: Vec<NodeId> = {
-            let both = self.local.changed().keys().chain(self.remote.changed().keys());
-            both.copied().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
-        };
+        let mut ids: Vec<NodeId> = self.local.changed_ids().chain(self.remote.changed_ids()).collect();
+        ids.sort_unstable();
+        ids.dedup();
         for id in ids {
             let base = self.base.get(id).map(|node| &node.state);
             let (local, remote) = (self.local.state(id), self.remote.state(id));

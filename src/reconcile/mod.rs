@@ -6,6 +6,7 @@
 
 mod collide;
 mod guard;
+mod line;
 mod merge;
 mod names;
 mod order;

@@ -3,6 +3,7 @@
 //! right before each.
 
 use super::Merge;
+use super::line::{Cause, Line, Task};
 use crate::model::{Kind, Name, NodeId, NodeState};
 use crate::tree::{Overlay, Tree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,23 +114,41 @@ impl Planner<'_> {
         }
     }
 
-    /// Moves, new folders and removed folders, each as soon as it can be done.
+    /// Moves, new folders and removed folders, each as soon as it can be done: round after round in their order, until
+    /// nothing is left. What cannot be done is tried again only when what it waits for has changed, so a long chain of
+    /// names that are handed on costs no more than its length.
     fn structure(&mut self, touched: &BTreeSet<NodeId>) {
-        let mut arrivals = self.arrivals(touched);
-        let mut removals = self.removals(touched);
+        let tasks: Vec<Task> = {
+            let arrivals = self.arrivals(touched).into_iter().map(Task::Arrive);
+            arrivals.chain(self.removals(touched).into_iter().map(Task::Remove)).collect()
+        };
+        let mut line = Line::new(tasks, |folder| self.now.children(folder).len());
         let mut parked: BTreeMap<NodeId, NodeState> = BTreeMap::new();
         loop {
-            let before = arrivals.len() + removals.len();
-            arrivals.retain(|id| !self.try_arrive(*id, &mut parked));
-            removals.retain(|id| !self.try_remove(*id));
-            let after = arrivals.len() + removals.len();
-            if after == 0 {
+            while let Some((number, task)) = line.next() {
+                let was = self.now.state(task.id()).cloned();
+                let outcome = match task {
+                    Task::Arrive(id) => self.try_arrive(id, &mut parked),
+                    Task::Remove(id) => self.try_remove(id),
+                };
+                match outcome {
+                    Ok(()) => {
+                        line.done(number);
+                        let is = self.now.state(task.id());
+                        line.changed(task.id(), was.as_ref(), is);
+                    }
+                    Err(cause) => line.wait(number, cause),
+                }
+            }
+            if line.is_empty() {
                 return;
             }
-            if after == before && !self.park_one(&arrivals, &mut parked) {
+            line.start_over();
+            let Some((out, was)) = self.park_one(&mut line, &mut parked) else {
                 // Only what reconcile never makes gets here; the next cycle looks again.
                 return;
-            }
+            };
+            line.changed(out, Some(&was), None);
         }
     }
 
@@ -143,7 +162,7 @@ impl Planner<'_> {
                 Some(now) => !now.same_place(goal),
             };
             if due {
-                found.push((self.goal.path_of(*id).map_or(usize::MAX, |path| path.names().len()), *id));
+                found.push((self.goal.depth_of(*id).unwrap_or(usize::MAX), *id));
             }
         }
         found.sort_unstable();
@@ -155,22 +174,23 @@ impl Planner<'_> {
         let mut found: Vec<(usize, NodeId)> = Vec::new();
         for id in touched {
             if self.goal.state(*id).is_none() && self.now.is_live_folder(*id) {
-                found.push((self.now.path_of(*id).map_or(0, |path| path.names().len()), *id));
+                found.push((self.now.depth_of(*id).unwrap_or(0), *id));
             }
         }
         found.sort_unstable();
         found.into_iter().rev().map(|(_, id)| id).collect()
     }
 
-    fn try_arrive(&mut self, id: NodeId, parked: &mut BTreeMap<NodeId, NodeState>) -> bool {
-        let Some(goal) = self.goal.state(id).cloned() else { return true };
-        let reachable = goal.parent == NodeId::ROOT || self.now.path_of(goal.parent).is_some();
-        let ready = reachable
-            && self.now.is_live_folder(goal.parent)
-            && self.now.is_free(goal.parent, &goal.name)
-            && !self.is_inside(goal.parent, id);
-        if !ready {
-            return false;
+    fn try_arrive(&mut self, id: NodeId, parked: &mut BTreeMap<NodeId, NodeState>) -> Result<(), Cause> {
+        let Some(goal) = self.goal.state(id).cloned() else { return Ok(()) };
+        if !self.now.is_live_folder(goal.parent) {
+            return Err(Cause::Absent(goal.parent));
+        }
+        if self.now.depth_of(goal.parent).is_none() || self.is_inside(goal.parent, id) {
+            return Err(Cause::Folders);
+        }
+        if !self.now.is_free(goal.parent, &goal.name) {
+            return Err(Cause::Taken(goal.parent, goal.name));
         }
         let (parent, name) = (goal.parent, goal.name.clone());
         let was = self.now.state(id).cloned().or_else(|| parked.remove(&id));
@@ -185,16 +205,19 @@ impl Planner<'_> {
             }
         };
         self.now.set(id, Some(NodeState { parent, name, kind }));
-        true
+        Ok(())
     }
 
-    fn try_remove(&mut self, id: NodeId) -> bool {
-        if self.now.has_children(id) || self.now.path_of(id).is_none() {
-            return false;
+    fn try_remove(&mut self, id: NodeId) -> Result<(), Cause> {
+        if self.now.has_children(id) {
+            return Err(Cause::Full(id));
+        }
+        if self.now.depth_of(id).is_none() {
+            return Err(Cause::Folders);
         }
         self.ops.push(DiskOp::RemoveFolder { id });
         self.now.set(id, None);
-        true
+        Ok(())
     }
 
     /// True when `folder` is `id` or lies below it now.
@@ -212,24 +235,24 @@ impl Planner<'_> {
 
     /// Breaks a knot: takes one node out of the way. Best the holder of a name that itself waits (a ring of names); else
     /// any that waits (a folder that must go below its own child, or leave a folder whose name it takes).
-    fn park_one(&mut self, arrivals: &[NodeId], parked: &mut BTreeMap<NodeId, NodeState>) -> bool {
-        let waiting: BTreeSet<NodeId> = arrivals.iter().copied().collect();
-        let reachable = |planner: &Self, id: &NodeId| {
-            planner.now.state(*id).is_some() && planner.now.path_of(*id).is_some()
-        };
-        let ring = arrivals.iter().find_map(|id| {
-            let goal = self.goal.state(*id)?;
+    fn park_one(
+        &mut self,
+        line: &mut Line,
+        parked: &mut BTreeMap<NodeId, NodeState>,
+    ) -> Option<(NodeId, NodeState)> {
+        let reachable =
+            |planner: &Self, id: NodeId| planner.now.state(id).is_some() && planner.now.depth_of(id).is_some();
+        let ring = line.first_arrival(|line, id| {
+            let goal = self.goal.state(id)?;
             let holders = self.now.at(goal.parent, &goal.name);
-            holders.into_iter().find(|holder| waiting.contains(holder) && reachable(self, holder))
+            holders.into_iter().find(|holder| line.is_to_arrive(*holder) && reachable(self, *holder))
         });
-        let Some(out) = ring.or_else(|| arrivals.iter().copied().find(|id| reachable(self, id))) else {
-            return false;
-        };
-        let Some(state) = self.now.state(out).cloned() else { return false };
+        let out = ring.or_else(|| line.arrivals().find(|id| reachable(self, *id)))?;
+        let state = self.now.state(out).cloned()?;
         self.ops.push(DiskOp::Park { id: out });
-        parked.insert(out, state);
+        parked.insert(out, state.clone());
         self.now.set(out, None);
-        true
+        Some((out, state))
     }
 
     /// Bytes, links, times and exec bits, ordered by path so that work stays in one folder at a time.

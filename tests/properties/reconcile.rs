@@ -328,6 +328,6 @@ fn sync_client((base, disk): &mut (Tree, Tree), server: &mut Server, ids: &mut I
     server.commit(&goal);
     *base = goal.clone();
     *disk = goal;
-    let overlay = Overlay::new(base, &Diff::new());
+    let overlay = Overlay::on(base);
     assert!(base.iter().all(|(id, _)| overlay.path_of(id).is_some()));
 }
