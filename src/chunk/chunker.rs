@@ -4,6 +4,7 @@
 //! at most `max_bytes` from the chunk's start. That is why a window of `max_bytes` is always enough to decide, and
 //! why the way in which the bytes arrive cannot matter: with fewer, the chunker asks for more.
 
+use super::gear::Scan;
 use super::params::Params;
 use fastcdc::v2020::{self, Normalization};
 
@@ -42,18 +43,26 @@ impl Chunker {
         if is_zero(window) {
             return Some(window.len());
         }
-        let (_, len) = v2020::cut(
-            window,
-            self.params.min_bytes(),
-            self.params.avg_bytes(),
-            self.params.max_bytes(),
-            self.mask_small,
-            self.mask_large,
-            self.mask_small << 1,
-            self.mask_large << 1,
-        );
-        Some(len)
+        Some(self.scan(window))
     }
+
+    /// Where a window of at most `max_bytes` is cut: at the first place from `min_bytes` on where the hash fits the
+    /// stricter mask, from `avg_bytes` on the other one. Places come in pairs; the odd one at the end is none.
+    fn scan(&self, window: &[u8]) -> usize {
+        let (min, avg) = (self.params.min_bytes(), self.params.avg_bytes());
+        let even = window.len() / 2 * 2;
+        let mut scan = Scan::new();
+        let mut find = |from: usize, to: usize, mask| Some(from + scan.find(window.get(from..to)?, mask)?);
+        let cut = find(min, avg.min(even), self.mask_small)
+            .or_else(|| find(avg.min(even).max(min), even, self.mask_large));
+        cut.unwrap_or(window.len())
+    }
+}
+
+/// What each byte adds to the hash of FastCDC v2020.
+pub(super) fn gear_table() -> [u64; 256] {
+    let (gear, _) = v2020::get_gear_with_seed(0);
+    std::array::from_fn(|byte| gear.get(byte).copied().unwrap_or_default())
 }
 
 /// True when every byte is zero. Other bytes are noticed within the first 64 in practice.
@@ -136,6 +145,41 @@ mod tests {
         .map(|chunk| chunk.length)
         .collect();
         assert_eq!(chunk_lengths(&bytes, &V1), theirs);
+    }
+
+    /// Contents in which cuts come early, late, at the forced end, and side by side; windows of every odd length.
+    #[test]
+    fn cuts_are_those_of_the_crate_for_any_content_and_length() {
+        let mut contents = vec![random(3_000_000), b"0123456789abcdef".repeat(50_000)];
+        let mut sparse = vec![b' '; 3_000_000];
+        for (at, byte) in random(4_000).iter().enumerate() {
+            sparse[at * 701 + usize::from(*byte)] = *byte;
+        }
+        contents.push(sparse);
+        let (small, large) = v2020::select_masks(V1.avg_bytes(), Normalization::Level2);
+        let mut chunker = Chunker { at_start: false, ..Chunker::new(&V1) };
+        for bytes in contents {
+            let mut rest = &bytes[..];
+            let mut odd = 1;
+            while !rest.is_empty() {
+                for len in [rest.len(), V1.min_bytes() + odd, V1.avg_bytes() - odd, V1.avg_bytes() + odd] {
+                    let window = &rest[..len.min(rest.len())];
+                    let (_, theirs) = v2020::cut(
+                        window,
+                        V1.min_bytes(),
+                        V1.avg_bytes(),
+                        V1.max_bytes(),
+                        small,
+                        large,
+                        small << 1,
+                        large << 1,
+                    );
+                    assert_eq!(chunker.cut(window, true), Some(theirs), "{} bytes", window.len());
+                }
+                rest = &rest[chunker.cut(rest, true).unwrap()..];
+                odd = (odd * 37 + 11) % 5_000;
+            }
+        }
     }
 
     #[test]

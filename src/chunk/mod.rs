@@ -9,6 +9,7 @@
 //! - Every chunk but the last is longer than `min_bytes`, or equal to it, and none is longer than `max_bytes`.
 
 pub mod chunker;
+mod gear;
 pub mod params;
 pub mod reader;
 pub mod shared;
