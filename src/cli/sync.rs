@@ -5,6 +5,7 @@ use super::progress::Display;
 use super::text::{self, Voice};
 use crate::client::{Client, ClientError, Config, Done, News};
 use crate::folder::FolderError;
+use crate::folder::fs::raise_open_files;
 use crate::model::counters::Counters;
 use crate::model::limits;
 use crate::model::path::escape;
@@ -13,6 +14,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Files that a client may have open at once, if the system lets it: small ones on their way have no name, and are there
+/// for as long as they are open.
+const OPEN_FILES_WANTED: u64 = 16_384;
 
 /// Keep a folder equal to the hub.
 #[derive(Debug, clap::Args)]
@@ -69,6 +74,7 @@ impl Args {
 }
 
 async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    raise_open_files(OPEN_FILES_WANTED);
     let stop = super::stop_signal()?;
     if args.once {
         return tokio::select! {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// A batch of files ends at this many…
-const BATCH_FILES: usize = 1000;
+const BATCH_FILES: usize = 2000;
 /// …or bytes.
 const BATCH_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -93,14 +93,19 @@ impl Session<'_> {
     }
 
     async fn contents(&mut self, plan: &Plan) -> Result<(), ClientError> {
-        let (places, blocked) = self.places(plan);
-        self.again |= !blocked.is_empty();
-        self.left.extend(blocked);
-        if places.is_empty() {
+        let mut places = plan.ops.iter().filter_map(|op| match op {
+            DiskOp::Place { id, state, copy } => Some((*id, state, copy.as_ref())),
+            _ => None,
+        });
+        let (mut files, mut bytes) = (0, 0);
+        for (_, state, _) in places.clone() {
+            files += 1;
+            bytes += state.kind.content().map_or(0, |content| content.size);
+        }
+        if files == 0 {
             return Ok(());
         }
-        let sizes = places.iter().map(|place| place.state.kind.content().map_or(0, |content| content.size));
-        self.client.progress.start(Phase::Receiving, places.len() as u64, sizes.sum());
+        self.client.progress.start(Phase::Receiving, files, bytes);
         let progress = self.client.progress.clone();
         let fetcher = Fetcher {
             connection: self.connection.clone(),
@@ -110,7 +115,7 @@ impl Session<'_> {
             on_bytes: Arc::new(move |bytes| progress.add_bytes(bytes)),
         };
         let mut under_way: Option<JoinHandle<Result<Report, FolderError>>> = None;
-        for batch in batches(places) {
+        while let Some(batch) = self.next_batch(&mut places) {
             let ready = self.fetch(&fetcher, batch).await;
             // Whatever happened to this batch, the one before is in place and must be recorded.
             self.join(under_way.take()).await?;
@@ -166,40 +171,47 @@ impl Session<'_> {
         self.agree(true)
     }
 
-    /// The contents to place, with their paths now that the structure stands.
+    /// The next contents to place, with their paths now that the structure stands; a large file is a batch of its own, or
+    /// shares one with small files before it. `None` after the last.
     ///
-    /// Places that are not as expected are not fetched for: they come second, with their paths.
-    fn places(&self, plan: &Plan) -> (Vec<Place>, Vec<(NodeId, String)>) {
+    /// Places that are not as expected are not fetched for: they are left.
+    fn next_batch<'p>(
+        &mut self,
+        places: &mut impl Iterator<Item = (NodeId, &'p NodeState, Option<&'p (NodeId, NodeState)>)>,
+    ) -> Option<Vec<Place>> {
         let client = &*self.client;
         let disk = client.cycle.disk(&client.state.base);
         let path_in = |state: &NodeState| Some(disk.path_of(state.parent)?.join(&state.name));
-        let (mut places, mut blocked) = (Vec::new(), Vec::new());
-        for op in &plan.ops {
-            let DiskOp::Place { id, state, copy } = op else { continue };
+        let mut near = client.folder.nearby();
+        let (mut batch, mut bytes, mut ended) = (Vec::new(), 0u64, true);
+        for (id, state, copy) in places {
             let Some(path) = path_in(state) else { continue };
-            let now = disk.state(*id);
-            let copy = copy.as_ref().and_then(|(copy, state)| Some((*copy, state.clone(), path_in(state)?)));
+            let now = disk.state(id);
+            // A place that is taken by something without a look is not ours to replace.
+            let expect = now.and_then(|_| client.stamp(id));
+            if copy.is_none() && near.look(&path).map(|meta| meta.stamp) != expect {
+                self.left.insert(id, path.to_string());
+                self.again = true;
+                continue;
+            }
+            let copy = copy.and_then(|(copy, state)| Some((*copy, state.clone(), path_in(state)?)));
             let mut sources = Vec::new();
             let old = now.and_then(|now| now.kind.content()).filter(|old| old.root.level > 0);
             sources.extend(old.map(|old| (path.clone(), old.clone())));
             if let Some(content) = state.kind.content()
-                && let Some(twin) = client.roots.get(&content.root.hash)
-                && let Some(node) = client.state.base.get(*twin)
-                && node.state.kind.content() == Some(content)
-                && let Some(twin_path) = disk.path_of(*twin)
+                && let Some(twin) = client.twin_of(content)
+                && let Some(twin_path) = disk.path_of(twin)
             {
                 sources.push((twin_path, content.clone()));
             }
-            // A place that is taken by something without a look is not ours to replace.
-            let expect = now.and_then(|_| client.stamp(*id));
-            let there = client.folder.look(&path).ok().flatten().map(|meta| meta.stamp);
-            if copy.is_none() && there != expect {
-                blocked.push((*id, path.to_string()));
-                continue;
+            bytes = bytes.saturating_add(state.kind.content().map_or(0, |content| content.size));
+            batch.push(Place { id, state: state.clone(), path, expect, copy, sources });
+            if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
+                ended = false;
+                break;
             }
-            places.push(Place { id: *id, state: state.clone(), path, expect, copy, sources });
         }
-        (places, blocked)
+        (!batch.is_empty() || !ended).then_some(batch)
     }
 
     async fn fetch(&mut self, fetcher: &Fetcher, batch: Vec<Place>) -> Result<Vec<Placing>, ClientError> {
@@ -260,23 +272,4 @@ impl Session<'_> {
         }
         Ok(ready)
     }
-}
-
-/// Cuts the work into batches. A large file is a batch of its own, or shares one with small files before it.
-fn batches(places: Vec<Place>) -> Vec<Vec<Place>> {
-    let mut batches = Vec::new();
-    let mut batch = Vec::new();
-    let mut bytes = 0u64;
-    for place in places {
-        bytes = bytes.saturating_add(place.state.kind.content().map_or(0, |content| content.size));
-        batch.push(place);
-        if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
-            batches.push(std::mem::take(&mut batch));
-            bytes = 0;
-        }
-    }
-    if !batch.is_empty() {
-        batches.push(batch);
-    }
-    batches
 }

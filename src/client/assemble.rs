@@ -19,10 +19,15 @@ use crate::work::Work;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinSet;
 
 /// Chunks of one file that are remembered, so that one which comes again is not asked for again.
 const ASKED_MAX: usize = 1 << 18;
+
+/// What was written is brought to the disk whenever it is this much more, bytes: while the rest is on its way, not all at
+/// once at the end.
+const SYNC_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a task of a file leaves to be asked for.
 type Absent = Result<Vec<ChunkRef>, ClientError>;
@@ -45,6 +50,7 @@ impl Fetcher {
             tasks: JoinSet::new(),
             request: Vec::new(),
             request_bytes: 0,
+            unsynced: Arc::default(),
             asked: HashMap::new(),
             repeats: Vec::new(),
             absent: Vec::new(),
@@ -80,6 +86,8 @@ struct Large<'a> {
     tasks: JoinSet<Absent>,
     request: Vec<ChunkRef>,
     request_bytes: u64,
+    /// Bytes written since the last early sync.
+    unsynced: Arc<AtomicU64>,
     /// Where in this file a chunk was asked for first.
     asked: HashMap<BlockHash, u64>,
     /// Chunks that come again, and where they are the first time.
@@ -159,7 +167,7 @@ impl Large<'_> {
         let bytes = std::mem::take(&mut self.request_bytes);
         self.make_room().await?;
         let (fetcher, file, path) = (self.fetcher.clone(), self.file.clone(), self.path.clone());
-        let work = self.work();
+        let (work, unsynced) = (self.work(), self.unsynced.clone());
         self.tasks.spawn(async move {
             let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
             let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
@@ -169,6 +177,11 @@ impl Large<'_> {
                     let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
                     file.write_at(chunk.offset, block.bytes())?;
                     (fetcher.on_bytes)(u64::from(chunk.len));
+                }
+                // One of the tasks waits for the disk, the others go on.
+                if unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes >= SYNC_BYTES {
+                    unsynced.store(0, Ordering::Relaxed);
+                    file.sync_early()?;
                 }
                 Ok(Vec::new())
             })

@@ -5,6 +5,7 @@
 
 use super::ClientError;
 use crate::block::{Block, SealedBlock, seal};
+use crate::folder::nearby::Nearby;
 use crate::folder::stage::Staged;
 use crate::folder::{Folder, FolderError};
 use crate::model::counters::Counters;
@@ -143,11 +144,12 @@ impl Fetcher {
             let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
             blocking(fetcher.folder.work(), move || {
                 let mut fetched = Vec::new();
+                let mut near = fetcher.folder.nearby();
                 for ((hash, wanted), sealed) in request.into_iter().zip(blocks) {
                     let block = sealed.as_ref().and_then(|sealed| fetcher.open(sealed, hash));
                     for wanted in wanted {
                         let staged = match &block {
-                            Some(block) => fetcher.stage_whole(&wanted, block.bytes()),
+                            Some(block) => fetcher.stage_whole(&mut near, &wanted, block.bytes()),
                             None => Err(lost(&wanted, 1)),
                         };
                         fetched.push((wanted.id, keep_one(staged)?));
@@ -171,6 +173,7 @@ impl Fetcher {
     /// Small files whose bytes are here already; those that are not after all are asked for one by one.
     async fn stage_here(&self, batch: Vec<Wanted>) -> Result<Vec<Fetched>, ClientError> {
         let mut fetched = Vec::new();
+        let mut near = self.folder.nearby();
         for wanted in batch {
             let hash = wanted.content.root.hash;
             let here = match self.inline.get(&hash) {
@@ -188,7 +191,7 @@ impl Fetcher {
             };
             let id = wanted.id;
             let staged = match bytes {
-                Some(bytes) => self.stage_whole(&wanted, &bytes),
+                Some(bytes) => self.stage_whole(&mut near, &wanted, &bytes),
                 None => Err(lost(&wanted, 1)),
             };
             fetched.push((id, keep_one(staged)?));
@@ -212,12 +215,17 @@ impl Fetcher {
         })
     }
 
-    fn stage_whole(&self, wanted: &Wanted, bytes: &[u8]) -> Result<Staged, ClientError> {
+    fn stage_whole(
+        &self,
+        near: &mut Nearby<'_>,
+        wanted: &Wanted,
+        bytes: &[u8],
+    ) -> Result<Staged, ClientError> {
         if bytes.len() as u64 != wanted.content.size {
             return Err(lost(wanted, 1));
         }
-        let (exec, mtime_ns) = (wanted.exec, wanted.mtime_ns);
-        let staged = self.folder.stage_whole(wanted.id, &wanted.content, bytes, exec, mtime_ns)?;
+        let (what, how) = ((wanted.id, &wanted.content), (wanted.exec, wanted.mtime_ns));
+        let staged = self.folder.stage_for(near, &wanted.path, what, bytes, how)?;
         (self.on_bytes)(wanted.content.size);
         Ok(staged)
     }

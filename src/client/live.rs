@@ -1,6 +1,7 @@
 //! Running: once until both sides are equal, or for good.
 
 use super::large::Note;
+use super::patrol::{Look, Patrol};
 use super::reconnect::Backoff;
 use super::session::Session;
 use super::{Client, ClientError, Done, News, rescue_names};
@@ -15,8 +16,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 const RESCAN: Duration = Duration::from_secs(60);
 /// Without enough watches the folder is looked at this often.
 const RESCAN_LIMITED: Duration = Duration::from_secs(5);
-/// A rescan takes at most this part of the time: 1 in 50.
-const RESCAN_SHARE: u32 = 50;
 /// What was left undone is tried again after this long.
 const RETRY: Duration = Duration::from_millis(200);
 /// The same, when it has failed several times in a row.
@@ -101,12 +100,18 @@ impl Client {
         let mut told_equal = false;
         let mut held = false;
         let mut failures: u32 = 0;
-        let mut next_scan = Instant::now();
+        let mut patrol = Patrol::new();
         let mut retry_at: Option<Instant> = None;
         loop {
             // While the guard holds, only a look at everything may let it go.
-            let full = held || next_scan <= Instant::now();
-            let scope = if full { Some(Scope::Full) } else { session.client.trigger.take() };
+            let look = if held { Some(Look::Whole) } else { patrol.due(&session.client.state.base) };
+            let ends_round = matches!(look, Some(Look::Some { ends_round: true, .. }));
+            let patrols = look.is_some();
+            let hinted = if matches!(look, Some(Look::Whole)) { None } else { session.client.trigger.take() };
+            let scope = match look {
+                Some(look) => Some(look.and(hinted)),
+                None => hinted,
+            };
             let full = matches!(scope, Some(Scope::Full));
             let start = Instant::now();
             match session.cycle(scope).await {
@@ -114,16 +119,23 @@ impl Client {
                     if !std::mem::replace(&mut held, true) {
                         session.client.news(News::Held(error));
                     }
-                    next_scan = Instant::now() + RESCAN_LIMITED;
+                    patrol.all_in(RESCAN_LIMITED);
                     let _ = session.client.trigger.take();
                 }
                 // Also for a full disk of this side: what memory holds may be ahead of the state, so it starts over.
                 Err(error) => return Err(error),
                 Ok(()) => {
                     held = false;
-                    if full {
+                    let took = start.elapsed();
+                    if ends_round {
+                        session.client.twins.clear();
+                        session.client.forget_settled_problems();
+                    }
+                    if full || ends_round {
                         let usual = if watcher.is_limited() { RESCAN_LIMITED } else { RESCAN };
-                        next_scan = Instant::now() + usual.max(start.elapsed() * RESCAN_SHARE);
+                        patrol.looked_at_all(&session.client.state.base, usual, took);
+                    } else if patrols {
+                        patrol.looked(took);
                     }
                 }
             }
@@ -144,11 +156,12 @@ impl Client {
             let retry = if failures > FAILURES_TOLD || busy { RETRY_SLOW } else { RETRY };
             // Kept over rounds that something else wakes, such as polls, or its time would never come.
             retry_at = if settled || held { None } else { retry_at.or(Some(Instant::now() + retry)) };
-            let wake = tokio::time::sleep_until(next_scan);
+            let next_look = patrol.next();
+            let wake = tokio::time::sleep_until(next_look);
             tokio::select! {
                 biased;
                 () = wake => {}
-                () = tokio::time::sleep_until(retry_at.unwrap_or(next_scan)), if retry_at.is_some() => {
+                () = tokio::time::sleep_until(retry_at.unwrap_or(next_look)), if retry_at.is_some() => {
                     retry_at = None;
                     session.client.trigger.hint(Hint::Rescan);
                     session.must_poll = true;

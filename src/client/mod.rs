@@ -20,6 +20,7 @@ mod known;
 mod large;
 mod live;
 mod observe;
+mod patrol;
 mod place;
 pub mod progress;
 mod read;
@@ -35,7 +36,8 @@ pub use progress::{Phase, Progress};
 
 use crate::folder::{Disk, Folder, FolderError, State, Update};
 use crate::model::counters::Counters;
-use crate::model::{BlockHash, DeviceId, IdSource, Name, NodeId, RelPath};
+use crate::model::id_map::IdMap;
+use crate::model::{DeviceId, FileContent, IdSource, Name, NodeId, RelPath};
 use crate::tree::TreeNode;
 use crate::wire::Dial;
 use cycle::{Agreed, Cycle};
@@ -115,7 +117,7 @@ pub struct Client {
     /// Other names of hard links whose folders were looked at for this look of the file.
     twins: HashMap<NodeId, crate::folder::Stamp>,
     /// Content root -> a node of the base that has it, so that copies are made here.
-    roots: HashMap<BlockHash, NodeId>,
+    roots: IdMap<u64, NodeId>,
     /// Nodes that cannot be read now; plans leave them alone.
     held: BTreeSet<NodeId>,
     /// Nodes whose blocks the server turned out to lack.
@@ -174,7 +176,7 @@ impl Client {
             cycle: Cycle::new(ids),
             looks: HashMap::new(),
             twins: HashMap::new(),
-            roots: HashMap::new(),
+            roots: IdMap::default(),
             held: BTreeSet::new(),
             reupload: HashSet::new(),
             unsynced: BTreeSet::new(),
@@ -209,9 +211,15 @@ impl Client {
         for (id, node) in self.state.base.iter() {
             let Some(content) = node.state.kind.content() else { continue };
             // Of twins the one with the lowest id, in whatever order they come.
-            let twin = self.roots.entry(content.root.hash).or_insert(id);
+            let twin = self.roots.entry(root_key(content)).or_insert(id);
             *twin = id.min(*twin);
         }
+    }
+
+    /// A file of the base that has these bytes.
+    fn twin_of(&self, content: &FileContent) -> Option<NodeId> {
+        let twin = *self.roots.get(&root_key(content))?;
+        (self.state.base.get(twin)?.state.kind.content() == Some(content)).then_some(twin)
     }
 
     /// How a node's file looked last.
@@ -230,7 +238,7 @@ impl Client {
             match node {
                 Some(node) => {
                     if let Some(content) = node.state.kind.content() {
-                        self.roots.insert(content.root.hash, id);
+                        self.roots.insert(root_key(content), id);
                     }
                     batch.push(self.put(id, node));
                 }
@@ -263,6 +271,12 @@ impl Client {
         Ok(())
     }
 
+    /// Everything is looked at again: what is still a problem is found again, and not said again.
+    fn forget_settled_problems(&mut self) {
+        let known: HashSet<String> = std::mem::take(&mut self.problems).into_values().collect();
+        self.said.retain(|line| known.contains(line));
+    }
+
     /// One more path that cannot be synced now; said once until it is settled.
     fn problem(&mut self, path: String, line: String) {
         self.problems.insert(path, line.clone());
@@ -270,6 +284,11 @@ impl Client {
             self.news(News::Problem(line));
         }
     }
+}
+
+/// The front of a content's hash: there is one for each file of the base, so they are kept short.
+fn root_key(content: &FileContent) -> u64 {
+    content.root.hash.as_bytes().first_chunk().map_or(0, |front| u64::from_le_bytes(*front))
 }
 
 /// Names for files that must not be lost: conflict names of this device.

@@ -10,7 +10,7 @@ use crate::folder::watch::Hint;
 use crate::folder::{Stamp, Update};
 use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::mass_delete;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// From this many files gone on, a scan waits until the burst is over and looks at everything, so that the guard sees
@@ -54,9 +54,7 @@ impl Session<'_> {
         let seen = folder.work().here(|| scan(folder, state, scope, cycle.ids()))?;
         if matches!(scope, Scope::Full) {
             self.client.twins.clear();
-            // What is still a problem is found again, and not said again.
-            let known: HashSet<String> = std::mem::take(&mut self.client.problems).into_values().collect();
-            self.client.said.retain(|line| known.contains(line));
+            self.client.forget_settled_problems();
         }
         Ok(seen)
     }

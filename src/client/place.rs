@@ -257,6 +257,7 @@ pub fn place_all(
 ) -> Result<Report, FolderError> {
     let staged: Vec<Staged> = list.iter().map(|placing| placing.staged.clone()).collect();
     folder.sync_staged(&staged)?;
+    drop(staged);
     let mut report = Report::default();
     for placing in list {
         match place_one(folder, &placing, device, when, &mut report) {

@@ -72,7 +72,11 @@ impl Folder {
         let failed = self.failed("replace", to);
         let Some(expect) = expect else {
             between();
-            return match self.stage.rename_to_free(&staged.name, &dir, name) {
+            let placed = match &staged.nameless {
+                Some(nameless) => dir.give_name(&nameless.file, name),
+                None => self.stage.rename_to_free(&staged.name, &dir, name),
+            };
+            return match placed {
                 Ok(()) => Ok(Outcome::Done { stamp: placed_stamp(&dir, name, staged) }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Outcome::Raced),
                 Err(error) => Err(failed(error)),
@@ -133,7 +137,7 @@ impl Folder {
         let out = self.swap_named((&own, staged.id), dir, name, expect);
         if own != staged.name && !matches!(out, Ok(Some(_))) {
             // Still staged, under the name that the caller knows; if not, recovery finds it by the other.
-            let _ = self.stage.rename_over(&own, &self.stage, &staged.name);
+            let _ = self.unname(staged, &own);
         }
         out
     }
@@ -185,7 +189,10 @@ impl Folder {
         if staged.kind != EntryKind::File || old.kind != EntryKind::File || mode == staged.mode {
             return Ok(());
         }
-        fs::set_file_mode(&self.stage.open_own(&staged.name)?, mode)
+        match &staged.nameless {
+            Some(nameless) => fs::set_file_mode(&nameless.file, mode),
+            None => fs::set_file_mode(&self.stage.open_own(&staged.name)?, mode),
+        }
     }
 
     /// Makes a folder. An existing one is as good: `Done` with its stamp.

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-pub use kernel::host_name;
+pub use kernel::{host_name, open_files_max, raise_open_files};
 
 /// An open folder.
 #[derive(Debug)]
@@ -117,6 +117,23 @@ impl Dir {
         match self {
             Self::Kernel(dir) => dir.create_file(name, mode).map(File::Kernel),
             Self::Memory(dir) => dir.create_file(name, mode).map(File::Memory),
+        }
+    }
+
+    /// Makes a file that has no name yet, close to the files of this folder on the disk. It is gone when it is closed
+    /// without one. `None` where that is not to be had.
+    pub fn nameless_file(&self, mode: u32) -> Option<File> {
+        match self {
+            Self::Kernel(dir) => dir.nameless_file(mode).map(File::Kernel),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Gives a nameless file a name; `AlreadyExists` when it is taken.
+    pub fn give_name(&self, file: &File, name: &Name) -> io::Result<()> {
+        match (self, file) {
+            (Self::Kernel(dir), File::Kernel(file)) => dir.give_name(file, name),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -382,14 +399,6 @@ pub fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {
     match file {
         File::Kernel(file) => kernel::punch_hole(file, offset, len),
         File::Memory(_) => Ok(false),
-    }
-}
-
-/// Shares all bytes of `from` with `to` (btrfs, xfs). `false` when the filesystem cannot.
-pub fn clone_file(from: &File, to: &File) -> io::Result<bool> {
-    match (from, to) {
-        (File::Kernel(from), File::Kernel(to)) => kernel::clone_file(from, to),
-        _ => Ok(false),
     }
 }
 

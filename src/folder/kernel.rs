@@ -12,10 +12,12 @@ use crate::model::{Name, RelPath};
 use rustix::fs::{self as sys, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::fs::{ResolveFlags, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+use rustix::process::Resource;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Longest path given to one system call, bytes. `PATH_MAX` is 4096 with the NUL; deeper paths take several steps.
 const STEP_BYTES_MAX: usize = 3800;
@@ -151,6 +153,22 @@ impl Dir {
         Ok(File::from(sys::openat(&self.fd, name.as_os_str(), flags, Mode::from_raw_mode(mode))?))
     }
 
+    /// Makes a file that has no name yet, close to the files of this folder on the disk. `None` where that is not to be
+    /// had; whatever the cause, a file with a name will tell.
+    pub fn nameless_file(&self, mode: u32) -> Option<File> {
+        if !can_name_files() {
+            return None;
+        }
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        sys::openat(&self.fd, ".", flags, Mode::from_raw_mode(mode)).ok().map(File::from)
+    }
+
+    /// Gives a nameless file a name; `AlreadyExists` when it is taken.
+    pub fn give_name(&self, file: &File, name: &Name) -> io::Result<()> {
+        let own = own_path(file);
+        Ok(sys::linkat(sys::CWD, own.as_str(), &self.fd, name.as_os_str(), AtFlags::SYMLINK_FOLLOW)?)
+    }
+
     /// Opens a file of our own for appending, made when absent.
     pub fn append_file(&self, name: &Name, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -250,6 +268,33 @@ impl Dir {
     }
 }
 
+/// Where the system shows an open file of this process.
+fn own_path(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+/// True when [`own_path`] leads somewhere: `/proc` may be absent.
+fn can_name_files() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| Path::new("/proc/self/fd").is_dir())
+}
+
+/// How many files this process may have open.
+pub fn open_files_max() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Lets this process have as many files open as it may ask for, up to `wanted`.
+pub fn raise_open_files(wanted: u64) {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        // Refused: then it is what it was.
+        let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// What an open file is now.
 pub fn meta_of_file(file: &File) -> io::Result<Meta> {
     meta_of_fd(file)
@@ -336,15 +381,6 @@ pub fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {
     match sys::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Shares all bytes of `from` with `to` (btrfs, xfs). `false` when the filesystem cannot.
-pub fn clone_file(from: &File, to: &File) -> io::Result<bool> {
-    match sys::ioctl_ficlone(to, from) {
-        Ok(()) => Ok(true),
-        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::XDEV | Errno::NOSYS) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

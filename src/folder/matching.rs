@@ -92,6 +92,13 @@ impl<'a> Matching<'a> {
                 *node = Some(id);
             }
             let Some(listing) = self.listing(slot).filter(|listing| !listing.unreadable) else { continue };
+            if let Some(node) = listing.as_in {
+                // The walk found it by the same names that lead here. Were it not so, nothing could be said about it.
+                if node == id {
+                    self.pair_folders(slot, listing, id);
+                }
+                continue;
+            }
             for side in sides(listing, self.state, id) {
                 match side {
                     Side::Disk(index, entry) => self.leave_open((slot, index), entry),
@@ -107,6 +114,15 @@ impl<'a> Matching<'a> {
                     }
                     Side::Both(index, entry, child) => self.pair((slot, index), entry, child),
                 }
+            }
+        }
+    }
+
+    /// A folder in which all is as it was: only what lies in its folders is left to see.
+    fn pair_folders(&mut self, slot: usize, listing: &Listing, id: NodeId) {
+        for (index, entry) in listing.entries.iter().enumerate() {
+            if let Some(child) = self.state.base.child(id, &entry.name) {
+                self.pair((slot, index), entry, child);
             }
         }
     }

@@ -27,6 +27,7 @@ mod matching;
 pub mod memory;
 pub mod meta;
 mod names;
+pub mod nearby;
 pub mod recover;
 pub mod scan;
 pub mod stage;
@@ -78,6 +79,7 @@ pub struct Folder {
     private_meta: Meta,
     is_new: bool,
     waiting: Mutex<Vec<trash::Waiting>>,
+    nameless: stage::NamelessFiles,
     /// Held for as long as the folder is open.
     _lock: fs::Lock,
 }
@@ -121,6 +123,7 @@ impl Folder {
         let (stage, trash, manifests) = (sub("stage")?, sub("trash")?, sub("manifests")?);
         let root_meta = root.own_meta().map_err(fail("look at"))?;
         let private_meta = private.own_meta().map_err(fail("look at"))?;
+        let nameless = stage::NamelessFiles::new().map_err(fail("open"))?;
         Ok(Self {
             disk,
             path,
@@ -133,6 +136,7 @@ impl Folder {
             private_meta,
             is_new,
             waiting: Mutex::default(),
+            nameless,
             _lock: lock,
         })
     }

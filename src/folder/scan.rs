@@ -143,7 +143,7 @@ pub fn scan(folder: &Folder, state: &State, scope: &Scope, ids: &mut IdSource) -
     let mut own_ids = ids.clone();
     let settled = settle(|| {
         let disk = match scope {
-            Scope::Full => walk::full(folder)?,
+            Scope::Full => walk::full(folder, state)?,
             Scope::Dirs(paths) => walk::scoped(folder, state, paths)?,
         };
         own_ids = ids.clone();

@@ -6,16 +6,22 @@
 //! [`Folder::stage_whole`] does it all for a small file in as few system calls as there can be, and leaves the name to
 //! the swap, which alone has a use for it: most small files come into a free place.
 //!
+//! Where the filesystem can, a small file has no name at all until it gets its own ([`Folder::stage_for`]): many threads
+//! that make names in one folder wait for each other, and each name would be made twice.
+//!
 //! [`Folder::place`]: super::Folder::place
 
 use super::fs::{self, File};
 use super::meta::with_exec;
 use super::names::StageName;
+use super::nearby::Nearby;
 use super::{EntryKind, Folder, FolderError, Meta, Stamp};
 use crate::model::path::PRIVATE_DIR;
-use crate::model::{BlockHash, FileContent, Name, NodeId};
+use crate::model::{BlockHash, FileContent, Name, NodeId, RelPath};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs of zeros of this size and alignment become holes, bytes.
 const HOLE_BYTES: usize = 4096;
@@ -23,6 +29,8 @@ const HOLE_BYTES: usize = 4096;
 const SINGLE_SYNCS_MAX: usize = 256;
 /// Permission bits of new files before the umask.
 const NEW_FILE_MODE: u32 = 0o644;
+/// Files without a name that may be open at once: two batches of small ones.
+const NAMELESS_MAX: usize = 8192;
 
 /// A file being written.
 #[derive(Debug)]
@@ -32,20 +40,64 @@ pub struct StagedFile {
     name: Name,
     file: File,
     path: PathBuf,
+    /// An earlier run left it: it may hold other bytes than zeros where nothing was written yet.
     resumed: bool,
-    /// It may hold other bytes than zeros where nothing was written yet.
-    used: bool,
 }
 
 /// A finished file or symlink that can be put in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Staged {
     pub(super) id: NodeId,
+    /// In the stage.
     pub(super) name: Name,
+    /// A file without a name, which is there for as long as it is open.
+    pub(super) nameless: Option<Arc<Nameless>>,
     pub(super) kind: EntryKind,
     pub(super) mode: u32,
     /// As finished.
     pub stamp: Stamp,
+}
+
+/// An open file without a name, counted.
+#[derive(Debug)]
+pub(super) struct Nameless {
+    pub(super) file: File,
+    root: BlockHash,
+    open: Arc<AtomicUsize>,
+}
+
+/// How many files without a name are open, and how many there may be.
+#[derive(Debug)]
+pub(super) struct NamelessFiles {
+    open: Arc<AtomicUsize>,
+    max: usize,
+    /// What stands for the names they do not have.
+    name: Name,
+}
+
+impl NamelessFiles {
+    /// None yet. They take half of what the process may have open.
+    pub(super) fn new() -> io::Result<Self> {
+        let max = usize::try_from(fs::open_files_max() / 2).unwrap_or(usize::MAX).min(NAMELESS_MAX);
+        Ok(Self { open: Arc::default(), max, name: super::names::own("nameless")? })
+    }
+
+    /// Takes in one more that `make` makes, if there may be one.
+    fn take(&self, root: BlockHash, make: impl FnOnce() -> Option<File>) -> Option<Nameless> {
+        if self.open.fetch_add(1, Ordering::Relaxed) < self.max
+            && let Some(file) = make()
+        {
+            return Some(Nameless { file, root, open: self.open.clone() });
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Nameless {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl StagedFile {
@@ -63,7 +115,7 @@ impl StagedFile {
         // Only the length: space is taken as bytes come, so that sparse files stay cheap.
         file.set_len(content.size).map_err(&failed)?;
         let path = folder.path.join(PRIVATE_DIR).join("stage");
-        Ok(Self { id, content: content.clone(), name, file, path, resumed, used: resumed })
+        Ok(Self { id, content: content.clone(), name, file, path, resumed })
     }
 
     /// True when an earlier run left something: [`StagedFile::check`] tells what of it is good.
@@ -80,7 +132,7 @@ impl StagedFile {
         chunks
             .into_iter()
             .map(|(offset, len, hash)| {
-                if !self.used {
+                if !self.resumed {
                     return Ok(false);
                 }
                 buffer.resize(usize::try_from(len).unwrap_or(0), 0);
@@ -99,7 +151,7 @@ impl StagedFile {
         for (is_zero, run) in zero_runs(offset, bytes) {
             let len = run.len() as u64;
             let punched = is_zero
-                && (!self.used
+                && (!self.resumed
                     || fs::punch_hole(&self.file, at, len).map_err(|error| self.failed("write", error))?);
             if !punched {
                 self.file.write_all_at(run, at).map_err(|error| self.failed("write", error))?;
@@ -107,6 +159,11 @@ impl StagedFile {
             at += len;
         }
         Ok(())
+    }
+
+    /// Has what was written so far brought to the disk, so that less is left to do when the file is complete.
+    pub fn sync_early(&self) -> Result<(), FolderError> {
+        self.file.sync_data().map_err(|error| self.failed("sync", error))
     }
 
     /// Reads bytes that were written before.
@@ -130,8 +187,11 @@ impl StagedFile {
         }
         let mut at = from_offset;
         while at < end {
-            let extent =
-                if self.used { Some((at, end)) } else { fs::next_extent(from, at, end).map_err(failed)? };
+            let extent = if self.resumed {
+                Some((at, end))
+            } else {
+                fs::next_extent(from, at, end).map_err(failed)?
+            };
             let Some((start, stop)) = extent else { break };
             let to = offset + (start - from_offset);
             if fs::copy_range(from, start, &self.file, to, stop - start).map_err(failed)? < stop - start {
@@ -139,18 +199,6 @@ impl StagedFile {
             }
             at = stop;
         }
-        Ok(true)
-    }
-
-    /// Takes all bytes of a file as they are, sharing them where the filesystem can. `false` when it cannot: then
-    /// nothing happened. Meant to come first, before the parts that differ are written.
-    pub fn clone_from(&mut self, from: &File) -> Result<bool, FolderError> {
-        let failed = |error| self.failed("clone to", error);
-        if !fs::clone_file(from, &self.file).map_err(failed)? {
-            return Ok(false);
-        }
-        self.file.set_len(self.content.size).map_err(failed)?;
-        self.used = true;
         Ok(true)
     }
 
@@ -164,7 +212,7 @@ impl StagedFile {
         let name = name.to_name().map_err(failed)?;
         folder.stage.rename_over(&self.name, &folder.stage, &name).map_err(failed)?;
         let stamp = fs::meta_of_file(&self.file).map_err(failed)?.stamp;
-        Ok(Staged { id: self.id, name, kind: EntryKind::File, mode, stamp })
+        Ok(Staged { id: self.id, name, nameless: None, kind: EntryKind::File, mode, stamp })
     }
 
     /// Throws it away, with what was downloaded.
@@ -199,38 +247,52 @@ impl Folder {
             }
             Err(error) => return Err(failed(error)),
         };
-        let has_holes = zero_runs(0, bytes).any(|(is_zero, _)| is_zero);
-        let write = || -> io::Result<Meta> {
-            if has_holes {
-                file.set_len(content.size)?;
-            }
-            let mut at = 0;
-            for (is_zero, run) in zero_runs(0, bytes) {
-                if !is_zero {
-                    file.write_all_at(run, at)?;
-                }
-                at += run.len() as u64;
-            }
-            // A new file has no executable bit, whatever the umask.
-            if exec {
-                fs::set_file_mode(&file, with_exec(fs::meta_of_file(&file)?.mode, exec))?;
-            }
-            fs::set_file_mtime(&file, mtime_ns)?;
-            fs::meta_of_file(&file)
+        let meta = write_whole(&file, bytes, exec, mtime_ns).map_err(failed)?;
+        Ok(Staged { id, name, nameless: None, kind: EntryKind::File, mode: meta.mode, stamp: meta.stamp })
+    }
+
+    /// [`Folder::stage_whole`] for a file that will be in the folder that `near` is at.
+    pub fn stage_for(
+        &self,
+        near: &mut Nearby<'_>,
+        to: &RelPath,
+        (id, content): (NodeId, &FileContent),
+        bytes: &[u8],
+        (exec, mtime_ns): (bool, i64),
+    ) -> Result<Staged, FolderError> {
+        let make = || near.parent_of(to)?.0.nameless_file(NEW_FILE_MODE);
+        let Some(nameless) = self.nameless.take(content.root.hash, make) else {
+            return self.stage_whole(id, content, bytes, exec, mtime_ns);
         };
-        let meta = write().map_err(failed)?;
-        Ok(Staged { id, name, kind: EntryKind::File, mode: meta.mode, stamp: meta.stamp })
+        let failed = self.failed_private("stage a file in");
+        let meta = write_whole(&nameless.file, bytes, exec, mtime_ns).map_err(failed)?;
+        let (name, nameless) = (self.nameless.name.clone(), Some(Arc::new(nameless)));
+        Ok(Staged { id, name, nameless, kind: EntryKind::File, mode: meta.mode, stamp: meta.stamp })
     }
 
     /// The name under which a staged file may be swapped with another: one that tells after a crash which of the two it
-    /// is. Renames it unless it has that name.
+    /// is. Gives it that name unless it has it.
     pub(super) fn name_for_swap(&self, staged: &Staged) -> io::Result<Name> {
+        let identity = staged.stamp.identity();
+        if let Some(nameless) = &staged.nameless {
+            let name = StageName::Put(staged.id, nameless.root, identity).to_name()?;
+            self.stage.give_name(&nameless.file, &name)?;
+            return Ok(name);
+        }
         let Some(StageName::Get(id, root)) = StageName::parse(&staged.name) else {
             return Ok(staged.name.clone());
         };
-        let name = StageName::Put(id, root, staged.stamp.identity()).to_name()?;
+        let name = StageName::Put(id, root, identity).to_name()?;
         self.stage.rename_over(&staged.name, &self.stage, &name)?;
         Ok(name)
+    }
+
+    /// Takes the name for a swap back that did not happen.
+    pub(super) fn unname(&self, staged: &Staged, own: &Name) -> io::Result<()> {
+        match &staged.nameless {
+            Some(_) => self.stage.unlink(own),
+            None => self.stage.rename_over(own, &self.stage, &staged.name),
+        }
     }
 
     /// Makes a symlink ready to be placed. Its text is kept byte for byte and never followed.
@@ -251,7 +313,7 @@ impl Folder {
             Ok((name, meta))
         };
         let (name, meta) = make().map_err(failed)?;
-        Ok(Staged { id, name, kind: EntryKind::Symlink, mode: meta.mode, stamp: meta.stamp })
+        Ok(Staged { id, name, nameless: None, kind: EntryKind::Symlink, mode: meta.mode, stamp: meta.stamp })
     }
 
     /// Makes finished files durable, bytes, mode and time. To be called before they are placed: then no reader, and
@@ -263,7 +325,12 @@ impl Folder {
             return self.stage.sync_filesystem().map_err(failed);
         }
         for staged in files {
-            self.stage.open_own(&staged.name).and_then(|file| file.sync_all()).map_err(&failed)?;
+            match &staged.nameless {
+                Some(nameless) => nameless.file.sync_all().map_err(&failed)?,
+                None => {
+                    self.stage.open_own(&staged.name).and_then(|file| file.sync_all()).map_err(&failed)?
+                }
+            }
         }
         Ok(())
     }
@@ -292,8 +359,31 @@ impl Folder {
 
     /// Throws a finished file away.
     pub fn discard_staged(&self, staged: &Staged) -> Result<(), FolderError> {
+        if staged.nameless.is_some() {
+            return Ok(());
+        }
         self.stage.unlink(&staged.name).map_err(self.failed_private("remove a staged file in"))
     }
+}
+
+/// Fills a new, empty file and sets mode and time.
+fn write_whole(file: &File, bytes: &[u8], exec: bool, mtime_ns: i64) -> io::Result<Meta> {
+    if zero_runs(0, bytes).any(|(is_zero, _)| is_zero) {
+        file.set_len(bytes.len() as u64)?;
+    }
+    let mut at = 0;
+    for (is_zero, run) in zero_runs(0, bytes) {
+        if !is_zero {
+            file.write_all_at(run, at)?;
+        }
+        at += run.len() as u64;
+    }
+    // A new file has no executable bit, whatever the umask.
+    if exec {
+        fs::set_file_mode(file, with_exec(fs::meta_of_file(file)?.mode, exec))?;
+    }
+    fs::set_file_mtime(file, mtime_ns)?;
+    fs::meta_of_file(file)
 }
 
 /// Cuts bytes that stand at `offset` of a file into runs of whole zero pages and of anything else.

@@ -8,11 +8,12 @@
 
 use super::state_log::{self, StateLog};
 use super::{Folder, FolderError, Identity, Stamp, names};
+use crate::model::id_map::IdMap;
 use crate::model::{ChainHash, DeviceId, JournalId, NodeId, NodeState, Seq, StoreId};
 use crate::tree::{Tree, TreeNode};
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// How far the client has read the share's journal.
@@ -143,8 +144,8 @@ pub struct State {
 /// How the files of the base looked on disk, also found by identity.
 #[derive(Debug, Default)]
 struct Looks {
-    stamps: HashMap<NodeId, Stamp>,
-    owners: HashMap<Identity, NodeId>,
+    stamps: IdMap<NodeId, Stamp>,
+    owners: IdMap<Identity, NodeId>,
     /// Further nodes of one identity: hard links.
     more_owners: BTreeSet<(Identity, NodeId)>,
     files: usize,

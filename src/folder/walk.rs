@@ -7,7 +7,7 @@
 use super::fs::Dir;
 use super::scan::{Cause, Problem};
 use super::{EntryKind, Folder, FolderError, Identity, Meta, Stamp, State};
-use crate::model::{Name, NodeId, RelPath, limits};
+use crate::model::{Kind, Name, NodeId, RelPath, limits};
 use crate::work::Work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -42,6 +42,9 @@ pub struct Listing {
     pub unknown: BTreeSet<Name>,
     /// The folder could not be listed: its names are not known.
     pub unreadable: bool,
+    /// All names are as the base has them in this node's folder; only folders are among the entries then. Most folders
+    /// are so in most looks, and all their names at once would be most of what the client ever holds.
+    pub as_in: Option<NodeId>,
 }
 
 /// What was listed.
@@ -61,20 +64,19 @@ struct Task {
     path: RelPath,
     /// Who it should be.
     identity: Option<Identity>,
+    /// The node of the base that it is, when it and all folders above it are in their place.
+    node: Option<NodeId>,
     /// The node whose folders that are in place are not descended into; `None`: descend into all.
     shallow: Option<NodeId>,
 }
 
 /// Lists everything.
-pub fn full(folder: &Folder) -> Result<Disk, FolderError> {
+pub fn full(folder: &Folder, state: &State) -> Result<Disk, FolderError> {
     let mut disk =
         Disk { listings: vec![Listing::default()], roots: vec![(NodeId::ROOT, 0)], problems: vec![] };
-    run(
-        folder,
-        None,
-        vec![Task { slot: 0, path: RelPath::root(), identity: None, shallow: None }],
-        &mut disk,
-    )?;
+    let node = Some(NodeId::ROOT);
+    let top = Task { slot: 0, path: RelPath::root(), identity: None, node, shallow: None };
+    run(folder, state, vec![top], &mut disk)?;
     disk.problems.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(disk)
 }
@@ -96,9 +98,9 @@ pub fn scoped(folder: &Folder, state: &State, paths: &BTreeSet<RelPath>) -> Resu
             disk.listings.push(Listing::default());
             listed.insert(path.clone(), (id, slot));
             let identity = state.stamp(id).map(Stamp::identity);
-            tasks.push(Task { slot, path, identity, shallow: Some(id) });
+            tasks.push(Task { slot, path, identity, node: Some(id), shallow: Some(id) });
         }
-        run(folder, Some(state), tasks, &mut disk)?;
+        run(folder, state, tasks, &mut disk)?;
         // A name with the identity of a node elsewhere is a move only if that node left its place: look there too.
         for listing in disk.listings.get(seen_listings..).unwrap_or_default() {
             let here = listed.get(&listing.path).map(|(id, _)| *id);
@@ -160,12 +162,12 @@ struct Queue {
 
 struct Walk<'a> {
     folder: &'a Folder,
-    state: Option<&'a State>,
+    state: &'a State,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
-fn run(folder: &Folder, state: Option<&State>, tasks: Vec<Task>, disk: &mut Disk) -> Result<(), FolderError> {
+fn run(folder: &Folder, state: &State, tasks: Vec<Task>, disk: &mut Disk) -> Result<(), FolderError> {
     let next_slot = disk.listings.len();
     let queue = Queue {
         tasks: tasks.into(),
@@ -245,29 +247,21 @@ impl Walk<'_> {
         true
     }
 
-    fn finish(
-        queue: &mut Queue,
-        task: &Task,
-        mut listing: Listing,
-        problems: Vec<Problem>,
-        state: Option<&State>,
-    ) {
+    fn finish(queue: &mut Queue, task: &Task, mut listing: Listing, problems: Vec<Problem>, state: &State) {
         for entry in listing.entries.iter_mut().filter(|entry| entry.kind == EntryKind::Folder) {
-            let in_place = task.shallow.zip(state).is_some_and(|(parent, state)| {
-                state
-                    .base
-                    .child(parent, &entry.name)
-                    .and_then(|id| state.stamp(id))
-                    .is_some_and(|stamp| stamp.identity() == entry.stamp.identity())
-            });
-            if in_place {
+            let child = task.node.and_then(|parent| state.base.child(parent, &entry.name));
+            let stays = |id: &NodeId| {
+                state.stamp(*id).is_some_and(|stamp| stamp.identity() == entry.stamp.identity())
+            };
+            let node = child.filter(stays);
+            if task.shallow.is_some() && node.is_some() {
                 continue;
             }
             let slot = queue.next_slot;
             queue.next_slot += 1;
             entry.listing = Some(slot);
             let (path, identity) = (task.path.join(&entry.name), Some(entry.stamp.identity()));
-            queue.tasks.push_back(Task { slot, path, identity, shallow: None });
+            queue.tasks.push_back(Task { slot, path, identity, node, shallow: None });
         }
         queue.problems.extend(problems);
         queue.done.push((task.slot, listing));
@@ -282,7 +276,13 @@ impl Walk<'_> {
             return Ok((listing, problems));
         }
         match self.read(task, &mut listing, &mut problems) {
-            Ok(()) => {}
+            Ok(()) => {
+                listing.as_in = task.node.filter(|node| is_as_in(self.state, *node, &listing));
+                if listing.as_in.is_some() {
+                    listing.entries.retain(|entry| entry.kind == EntryKind::Folder);
+                    listing.entries.shrink_to_fit();
+                }
+            }
             Err(error) if task.path.is_root() => return Err(self.folder.failed("list", &task.path)(error)),
             Err(error) => {
                 listing.unreadable = true;
@@ -331,6 +331,25 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// True when a listing shows what the base has in the folder of a node, and nothing was touched.
+fn is_as_in(state: &State, node: NodeId, listing: &Listing) -> bool {
+    let mut entries = listing.entries.iter();
+    let same = state.base.children(node).all(|(name, child)| {
+        let (Some(entry), Some(known), Some(base)) =
+            (entries.next(), state.stamp(child), state.base.get(child))
+        else {
+            return false;
+        };
+        let same_look = match base.state.kind {
+            Kind::Folder => entry.kind == EntryKind::Folder && known.identity() == entry.stamp.identity(),
+            Kind::File { .. } => entry.kind == EntryKind::File && *known == entry.stamp,
+            Kind::Symlink { .. } => entry.kind == EntryKind::Symlink && *known == entry.stamp,
+        };
+        entry.name == *name && same_look
+    });
+    same && entries.next().is_none() && listing.unknown.is_empty()
 }
 
 /// One look at a name; `None` when it is gone meanwhile.

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod counters;
 pub mod hash;
 pub mod id;
+pub mod id_map;
 pub mod limits;
 pub mod node;
 pub mod past;

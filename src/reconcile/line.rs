@@ -157,8 +157,7 @@ impl Line {
     /// The first answer that `find` has for a node that has not arrived. Nodes it had none for are not asked about again
     /// before a folder changes: of those that hold names there are only ever fewer.
     pub fn first_arrival(&mut self, find: impl Fn(&Self, NodeId) -> Option<NodeId>) -> Option<NodeId> {
-        let found =
-            self.arrivals_from(self.first).find_map(|(number, id)| Some((number, find(self, id)?)));
+        let found = self.arrivals_from(self.first).find_map(|(number, id)| Some((number, find(self, id)?)));
         self.first = found.map_or(self.tasks.len(), |(number, _)| number);
         found.map(|(_, out)| out)
     }

@@ -240,8 +240,9 @@ impl Planner<'_> {
         line: &mut Line,
         parked: &mut BTreeMap<NodeId, NodeState>,
     ) -> Option<(NodeId, NodeState)> {
-        let reachable =
-            |planner: &Self, id: NodeId| planner.now.state(id).is_some() && planner.now.depth_of(id).is_some();
+        let reachable = |planner: &Self, id: NodeId| {
+            planner.now.state(id).is_some() && planner.now.depth_of(id).is_some()
+        };
         let ring = line.first_arrival(|line, id| {
             let goal = self.goal.state(id)?;
             let holders = self.now.at(goal.parent, &goal.name);

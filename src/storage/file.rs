@@ -4,6 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -34,6 +35,11 @@ pub fn open_write(path: &Path) -> io::Result<File> {
 pub fn open_direct(path: &Path) -> io::Result<File> {
     let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
     OpenOptions::new().write(true).custom_flags(direct).open(path)
+}
+
+/// Has the system bring a part of a file from the disk that will be read soon. A hint: refused is as good.
+pub fn read_ahead(file: &File, offset: u64, bytes: u64) {
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
 }
 
 /// Makes the names in a folder durable.

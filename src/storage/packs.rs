@@ -26,6 +26,11 @@ const HANDLES_MAX: usize = 256;
 /// Records that lie side by side are read with one call up to this size, bytes.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
+/// A reader of this many bytes at once goes on to what lies behind them, most likely.
+const AHEAD_BYTES_MIN: usize = 512 * 1024;
+/// Which is brought from the disk meanwhile, bytes.
+const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
+
 /// The packs of a store.
 #[derive(Debug)]
 pub struct Packs {
@@ -251,6 +256,9 @@ impl Packs {
             usize::try_from(last.end() - start).map_err(|_| damaged(first_hash, first.place.offset))?;
         let mut buffer = BytesMut::zeroed(bytes);
         let read = self.handle(first.place.pack).and_then(|file| {
+            if bytes >= AHEAD_BYTES_MIN {
+                file::read_ahead(&file, last.end(), AHEAD_BYTES);
+            }
             file.read_exact_at(&mut buffer, start).map_err(|error| StorageError::io("read", &path, error))
         });
         match read {

@@ -134,8 +134,7 @@ impl<'a> Overlay<'a> {
 
     /// True when the folder holds anything.
     pub fn has_children(&self, parent: NodeId) -> bool {
-        self.placed().contains_key(&parent)
-            || self.base.children(parent).any(|(_, id)| !self.is_changed(id))
+        self.placed().contains_key(&parent) || self.base.children(parent).any(|(_, id)| !self.is_changed(id))
     }
 
     /// The path of a live node; `None` when a folder above it is not live, or it lies in a cycle.

@@ -1,7 +1,8 @@
 //! The live nodes of a share, with an index of children by name.
 
+use crate::model::id_map::IdMap;
 use crate::model::{Name, NodeId, NodeState, RelPath, Seq, limits};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A live node and the version it is at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub struct TreeNode {
 /// [unreachable](Self::unreachable) until their own change comes.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
-    nodes: HashMap<NodeId, TreeNode>,
-    children: HashMap<NodeId, BTreeMap<Name, NodeId>>,
+    nodes: IdMap<NodeId, TreeNode>,
+    children: IdMap<NodeId, BTreeMap<Name, NodeId>>,
     /// Nodes whose place is held by another node.
     shadowed: BTreeSet<NodeId>,
     /// Folders that are not here although nodes lie in them.

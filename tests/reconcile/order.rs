@@ -1,6 +1,9 @@
 //! The order of disk operations. [`crate::disk`] insists in every other test that each can be done when its turn comes.
 
 use crate::case::case;
+use dropblock::model::{BlockHash, FileContent, Kind, Name, NodeId, NodeState, Root, Seq};
+use dropblock::reconcile::{DiskOp, Merge, plan_disk};
+use dropblock::tree::{Tree, TreeNode};
 
 #[test]
 fn r91_files_that_go_are_out_of_the_way_first() {
@@ -50,4 +53,34 @@ fn r98_a_copy_gets_its_name_in_the_same_step_that_places_the_other_bytes() {
 fn r99_the_same_trees_give_the_same_plan() {
     let plan = || case("a=1 b=2 d/ d/x=3", "a=4 d>e", "a=5 b>c d/x=6 n/ n/m=7").ops();
     assert_eq!(plan(), plan());
+}
+
+/// Tried one after the other again and again, these would take minutes.
+#[test]
+fn a_chain_and_rings_of_thousands_of_names_are_planned_in_their_length() {
+    const CHAIN: u32 = 20_000;
+    let id = |n: u32| {
+        let mut bytes = [3; 16];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        NodeId::from_bytes(bytes)
+    };
+    let state = |n: u32| {
+        let root = Root { params: 1, level: 0, hash: BlockHash::of(b"x") };
+        let content = FileContent { size: 1, root };
+        let name = Name::new(format!("{n:06}").as_bytes()).unwrap();
+        NodeState { parent: NodeId::ROOT, name, kind: Kind::File { content, mtime_ns: 0, exec: false } }
+    };
+    let mut base = Tree::new();
+    for n in 0..2 * CHAIN {
+        base.insert(id(n), TreeNode { version: Seq(1), state: state(n) });
+    }
+    // Each takes the name of the next, the last one a free name; behind them, pairs swap their names.
+    let chain = (0..CHAIN).map(|n| (id(n), Some(state(if n + 1 < CHAIN { n + 1 } else { 9 * CHAIN }))));
+    let pairs = (CHAIN..2 * CHAIN).map(|n| (id(n), Some(state(n ^ 1))));
+    let merge = Merge { nodes: chain.chain(pairs).collect(), ..Merge::default() };
+    let ops = plan_disk(&base, &merge);
+    let moved: Vec<NodeId> = ops.iter().map(DiskOp::id).take(CHAIN as usize).collect();
+    assert_eq!(moved, (0..CHAIN).rev().map(id).collect::<Vec<_>>());
+    let parked = ops.iter().filter(|op| matches!(op, DiskOp::Park { .. })).count();
+    assert_eq!((ops.len(), parked), (2 * CHAIN as usize + CHAIN as usize / 2, CHAIN as usize / 2));
 }

@@ -52,7 +52,7 @@ fn a_hundred_thousand_unchanged_files_in_a_thousand_folders() {
     }
     timed("scan of one folder of them", || world.scan_dirs(&["7"]));
     timed("ten scans of 100,000 unchanged files", || (0..10).for_each(|_| drop(world.scan())));
-    timed("only listing them", || crate::folder::walk::full(&world.folder).unwrap());
+    timed("only listing them", || crate::folder::walk::full(&world.folder, &world.state).unwrap());
     let mut staged = Vec::new();
     timed("staging 2,000 files of 4 KiB", || {
         for _ in 0..2000 {

@@ -1,7 +1,8 @@
 //! Staged files: sparse, resumed, finished.
 
 use super::*;
-use crate::folder::stage::StagedFile;
+use crate::folder::apply::Outcome;
+use crate::folder::stage::{Staged, StagedFile};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -182,4 +183,57 @@ fn a_whole_file_that_is_swapped_in_tells_after_a_crash_which_of_the_two_it_is() 
     assert_eq!((seen.len(), world.read("a")), (1, b"new".to_vec()));
     assert!(world.names(".dropblock/stage").is_empty());
     assert_eq!(world.folder.trash_len(), 1);
+}
+
+/// On a filesystem without `O_TMPFILE` this says the same about files with a name.
+#[test]
+fn a_file_without_a_name_is_placed_swapped_and_gone_with_its_holder() {
+    let mut world = World::new();
+    world.write("d/taken", b"old");
+    world.agree();
+    let stage = |world: &mut World, to: &str, bytes: &[u8]| {
+        let id = world.ids.node();
+        let mut near = world.folder.nearby();
+        let staged =
+            world.folder.stage_for(&mut near, &rel(to), (id, &content(bytes)), bytes, (true, 5_000_000_007));
+        let staged = staged.unwrap();
+        world.folder.sync_staged(std::slice::from_ref(&staged)).unwrap();
+        staged
+    };
+    let place = |world: &World, staged: &Staged, to: &str, expect: Option<&Stamp>| {
+        world.folder.place(staged, &rel(to), expect, &mut || name("x")).unwrap()
+    };
+
+    let staged = stage(&mut world, "d/new", b"new");
+    let Outcome::Done { stamp } = place(&world, &staged, "d/new", None) else { panic!("not placed") };
+    assert_eq!((world.read("d/new"), world.stamp("d/new")), (b"new".to_vec(), stamp));
+    let meta = fs::metadata(world.path("d/new")).unwrap();
+    assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.permissions().mode() & 0o100), (5, 7, 0o100));
+    drop(staged);
+
+    let staged = stage(&mut world, "d/taken", b"newer");
+    assert_eq!(place(&world, &staged, "d/taken", None), Outcome::Raced);
+    // Gone between the look and the swap: it stays staged, and can still be placed.
+    let (expect, path) = (world.stamp("d/taken"), world.path("d/taken"));
+    let outcome =
+        world.folder.place_with(&staged, &rel("d/taken"), Some(&expect), &mut || name("x"), &mut || {
+            fs::rename(&path, path.with_file_name("away")).unwrap();
+        });
+    assert_eq!(outcome.unwrap(), Outcome::Raced);
+    assert_eq!(fs::read(path.with_file_name("away")).unwrap(), b"old");
+    fs::rename(path.with_file_name("away"), &path).unwrap();
+    let expect = world.stamp("d/taken");
+    assert!(matches!(place(&world, &staged, "d/taken", Some(&expect)), Outcome::Done { .. }));
+    assert_eq!((world.read("d/taken"), world.folder.trash_len()), (b"newer".to_vec(), 1));
+    assert_eq!(fs::metadata(&path).unwrap().nlink(), 1);
+
+    let staged = stage(&mut world, "d/other", b"never placed");
+    world.folder.discard_staged(&staged).unwrap();
+    drop(staged);
+    // A folder that is not there: then it is staged with a name, and has no place to go.
+    let staged = stage(&mut world, "no/folder", b"nowhere");
+    assert_eq!(place(&world, &staged, "no/folder", None), Outcome::Raced);
+    world.folder.discard_staged(&staged).unwrap();
+    assert!(world.names(".dropblock/stage").is_empty());
+    assert_eq!(world.names("d"), ["new", "taken"]);
 }
