@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
 # The milestones of the first release, measured: the release binary beside cp and rsync on this machine.
 #
-#   benches/peers/milestones.sh [upload] [files] [memory] [latency]      (all of them without arguments)
+#   benches/peers/milestones.sh [upload] [hops] [files] [memory] [tree] [latency]      (all of them without arguments)
 #
 #   upload   client -> server of one large random file, against cp + fsync of the same file
+#   hops     one large random file from a folder through the server to a second one, against rsync in two hops
 #   files    many small files from a folder through the server to a second one, against rsync in two hops
 #   memory   peak resident memory (VmHWM) of client and server while a huge file goes up and comes down
+#   tree     many files that are in sync already: looking at all again, against rsync; memory of live programs at rest
 #   latency  a change of 4 KiB until it is complete in the other folder, with live clients, in a small and a large folder
 #
 # Variants are run in turn within one round, RUNS rounds, and the medians are compared: times move between machines and
 # between hours, ratios much less. Every result is compared byte by byte. Prints Markdown; progress goes to stderr.
 #
-# Needs bash, coreutils and python3; rsync only for `files` (left out when it is missing). Settings, with defaults:
-#   RUNS=3  BIG_MIB=2048  HUGE_MIB=4096  SMALL_FILES=10000  MANY_FILES=100000  CHANGES=200
+# Needs bash, coreutils and python3; rsync for what is compared with it (left out when it is missing). Settings, with
+# defaults:
+#   RUNS=3  BIG_MIB=2048  HOPS_MIB=1024  HUGE_MIB=4096  SMALL_FILES=10000  MANY_FILES=100000  CHANGES=200
 #   DROPBLOCK=target/release/dropblock (built when it is missing)
 #   WORK=a new folder below ${TMPDIR:-/tmp} (removed at the end; takes about five times HUGE_MIB)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-RUNS=${RUNS:-3} BIG_MIB=${BIG_MIB:-2048} HUGE_MIB=${HUGE_MIB:-4096}
+RUNS=${RUNS:-3} BIG_MIB=${BIG_MIB:-2048} HOPS_MIB=${HOPS_MIB:-1024} HUGE_MIB=${HUGE_MIB:-4096}
 SMALL_FILES=${SMALL_FILES:-10000} MANY_FILES=${MANY_FILES:-100000} CHANGES=${CHANGES:-200}
 DROPBLOCK=${DROPBLOCK:-target/release/dropblock}
 [ -x "$DROPBLOCK" ] || cargo build --release >&2
@@ -56,9 +59,10 @@ median() { sort -g "$WORK/noted.$1" | awk '{ v[NR] = $1 } END { print (NR % 2) ?
 all_of() { paste -sd ' ' "$WORK/noted.$1"; }
 divide() { awk -v a="$1" -v b="$2" -v digits="${3:-2}" 'BEGIN { printf "%.*f", digits, a / b }'; }
 
-# start_server STORE: sets SERVER and ADDRESS.
+# start_server STORE [keep]: sets SERVER and ADDRESS; the store is a new one unless it is kept.
 start_server() {
-  rm -rf "$1" "$WORK/server.out"
+  [ "${2:-}" = keep ] || rm -rf "$1"
+  rm -f "$WORK/server.out"
   "$DROPBLOCK" -q serve --store "$1" --listen 127.0.0.1:0 >"$WORK/server.out" &
   SERVER=$!
   children+=("$SERVER")
@@ -154,19 +158,48 @@ upload() {
 }
 cp_fsync() { cp "$1" "$2" && sync "$2"; }
 
+hops() {
+  say "hops: one random file of $HOPS_MIB MiB in two hops"
+  local source=$WORK/source round ours
+  mkdir -p "$source"
+  random_file "$HOPS_MIB" "$source/big"
+  for round in $(seq "$RUNS"); do
+    cat "$source/big" >/dev/null
+    if command -v rsync >/dev/null; then
+      rsync_hops hops.plain "$source"
+      rsync_hops hops.fsync "$source" --fsync
+      rm -rf "$WORK/old"
+    fi
+    rm -rf "$source/.dropblock"
+    start_server "$WORK/store"
+    settle
+    seconds hops.dropblock both_ways hops "$source" "$WORK/b"
+    stop "$SERVER"
+    same_trees "$source" "$WORK/b"
+    rm -rf "$WORK/store" "$WORK/b"
+  done
+  rm -rf "$source"
+  ours=$(median hops.dropblock)
+  [ -e "$WORK/noted.hops.plain" ] || { row "$HOPS_MIB MiB random" "$ours s" "rsync is not installed" "-" "<= 1.0x"; return; }
+  row "$HOPS_MIB MiB random A -> server -> B, durable" "$ours s" "rsync, two hops $(median hops.plain) s" \
+    "$(divide "$ours" "$(median hops.plain)")x its time" "<= 1.0x its time"
+  row "the same, rsync made durable" "$ours s" "rsync --fsync, two hops $(median hops.fsync) s" \
+    "$(divide "$ours" "$(median hops.fsync)")x its time" "<= 1.0x its time"
+}
+
 files() {
   say "files: $SMALL_FILES small files in two hops"
   local source=$WORK/source round
   small_files "$SMALL_FILES" "$source" 30720
   for round in $(seq "$RUNS"); do
     if command -v rsync >/dev/null; then
-      rsync_hops plain "$source"
-      [ "$round" -gt 1 ] || rsync_hops fsync "$source" --fsync # once: it can take minutes
+      rsync_hops files.plain "$source"
+      [ "$round" -gt 1 ] || rsync_hops files.fsync "$source" --fsync # once: it can take minutes
     fi
     put_away "$WORK/store" "$WORK/b" "$source/.dropblock"
     start_server "$WORK/store"
     settle
-    seconds files.dropblock both_ways "$source" "$WORK/b"
+    seconds files.dropblock both_ways files "$source" "$WORK/b"
     stop "$SERVER"
     same_trees "$source" "$WORK/b"
     put_away "$WORK/store" "$WORK/b"
@@ -181,9 +214,9 @@ files() {
   row "the same, rsync made durable" "$ours s" "rsync --fsync, two hops $(median files.fsync) s" \
     "$(divide "$ours" "$(median files.fsync)")x its time" "-"
 }
-both_ways() {
-  seconds files.up sync_once "$1"
-  seconds files.down sync_once "$2"
+both_ways() { # PREFIX SOURCE TARGET
+  seconds "$1.up" sync_once "$2"
+  seconds "$1.down" sync_once "$3"
 }
 rsync_hops() { # VARIANT SOURCE OPTIONS...
   local variant=$1 source=$2 port tries
@@ -208,7 +241,7 @@ CONF
     sleep 0.05
   done
   settle
-  seconds "files.$variant" two_hops "rsync://127.0.0.1:$port/hub/" "$source/" "$WORK/rb/" "$@"
+  seconds "$variant" two_hops "rsync://127.0.0.1:$port/hub/" "$source/" "$WORK/rb/" "$@"
   stop "$daemon"
   same_trees "$source" "$WORK/rb"
   put_away "$WORK/hub" "$WORK/rb"
@@ -254,6 +287,49 @@ peak_of() {
   wait "$client"
   note "$1" "$peak"
 }
+
+tree() {
+  say "tree: $MANY_FILES files that are in sync"
+  local a=$WORK/a b=$WORK/b hub=$WORK/hub round client ours
+  small_files "$MANY_FILES" "$a" 600
+  start_server "$WORK/store"
+  sync_once "$a"
+  sync_once "$b"
+  if command -v rsync >/dev/null; then
+    rsync -a --exclude=.dropblock "$a/" "$hub/"
+  fi
+  settle
+  for round in $(seq "$RUNS"); do
+    seconds tree.again sync_once "$a"
+    [ ! -e "$hub" ] || seconds tree.rsync rsync -a --delete --exclude=.dropblock "$a/" "$hub/"
+  done
+  # A server that was just started, and one that took all of it in: both are at rest at times.
+  note tree.server_full "$(rss_kib "$SERVER")"
+  stop "$SERVER"
+  start_server "$WORK/store" keep
+  "$DROPBLOCK" -q sync "$b" --server "$ADDRESS" &
+  client=$!
+  children+=("$client")
+  sleep 10
+  note tree.client "$(rss_kib "$client")"
+  note tree.client_peak "$(peak_kib "$client")"
+  note tree.server "$(rss_kib "$SERVER")"
+  stop "$client"
+  stop "$SERVER"
+  put_away "$a" "$b" "$hub" "$WORK/store"
+  rm -rf "$WORK/old"
+  ours=$(median tree.again)
+  row "$MANY_FILES files in sync: start and look at all" "$ours s" "-" "-" "<= 0.6 s with 100,000"
+  [ ! -e "$WORK/noted.tree.rsync" ] ||
+    row "the same, against rsync -a --delete on one machine" "$ours s" "$(median tree.rsync) s" \
+      "$(divide "$ours" "$(median tree.rsync)")x its time" "<= 0.5x its time"
+  row "memory at rest, $MANY_FILES files: live client" \
+    "$(divide "$(median tree.client)" 1024 0) MiB, at most $(divide "$(median tree.client_peak)" 1024 0) MiB" "-" "-" "<= 64 MiB"
+  row "memory at rest, $MANY_FILES files: server" \
+    "$(divide "$(median tree.server)" 1024 0) MiB, $(divide "$(median tree.server_full)" 1024 0) MiB after the first sync" \
+    "-" "-" "<= 128 MiB"
+}
+rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status" 2>/dev/null || true; }
 
 latency() {
   one_latency "small folder" 20
@@ -312,17 +388,17 @@ PY
   stop "$SERVER"
   same_trees "$a" "$b"
   rm -rf "$a" "$b" "$WORK/store"
-  row "4 KiB change until complete on the other side, $1" "p50 $p50 ms, p99 $p99 ms, worst $worst ms" "-" "-" "p50 < 50 ms"
+  row "4 KiB change until complete on the other side, $1" "p50 $p50 ms, p99 $p99 ms, worst $worst ms" "-" "-" "p50 <= 15 ms, p99 <= 80 ms"
 }
 
 row() { printf '| %s | %s | %s | %s | %s |\n' "$@" | tee -a "$WORK/table" >&2; }
 
-[ "$#" -gt 0 ] || set -- upload files memory latency
+[ "$#" -gt 0 ] || set -- upload hops files memory tree latency
 for part in "$@"; do
   case $part in
-  upload | files | memory | latency) "$part" ;;
+  upload | hops | files | memory | tree | latency) "$part" ;;
   *)
-    say "unknown part: $part (upload, files, memory, latency)"
+    say "unknown part: $part (upload, hops, files, memory, tree, latency)"
     exit 2
     ;;
   esac
