@@ -53,6 +53,8 @@ pub(super) struct Session<'a> {
     recognised: bool,
     /// A whole list was read in this session.
     listed: bool,
+    /// Blocks that the server asks for.
+    pub(super) repairs: super::repair::Repairs,
 }
 
 impl<'a> Session<'a> {
@@ -102,6 +104,7 @@ impl<'a> Session<'a> {
             must_poll: true,
             recognised: false,
             listed: false,
+            repairs: super::repair::Repairs::default(),
         };
         Ok((session, pushes))
     }
