@@ -27,8 +27,12 @@ mod image;
 mod kills;
 #[path = "crash/overflow.rs"]
 mod overflow;
+#[path = "crash/prefixes.rs"]
+mod prefixes;
 #[path = "crash/readers.rs"]
 mod readers;
+#[path = "crash/recording.rs"]
+mod recording;
 #[path = "crash/samples.rs"]
 mod samples;
 #[path = "crash/scenario.rs"]

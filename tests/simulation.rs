@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! DROPBLOCK_SIM_SEED=123 cargo test --test simulation -- --nocapture replay
+//! DROPBLOCK_SIM_SEED=1234 cargo test --test simulation -- --nocapture shrink
 //! DROPBLOCK_SIM_HOURS=2 cargo test --release --test simulation -- --nocapture long_run
 //! ```
 
@@ -24,10 +25,14 @@ mod machine;
 mod net;
 #[path = "simulation/saves.rs"]
 mod saves;
+#[path = "simulation/smaller.rs"]
+mod smaller;
 #[path = "simulation/user.rs"]
 mod user;
 #[path = "simulation/world.rs"]
 mod world;
+
+use world::Story;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,10 +40,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Seeds that once failed, with what they found.
 const REGRESSIONS: &str = include_str!("data/simulation-seeds.txt");
-/// Fixed seeds of every run.
-const FIXED: u64 = 1000;
-/// Fixed seeds that may fail: the causes are known and open (docs/adr/0007-simulation.md). To be lowered, never raised.
-const OPEN_MAX: usize = 6;
+/// Fixed seeds of every run: so many from 1 on, and as many from [`world::WIDE`] on.
+const FIXED: u64 = 500;
+/// Fixed seeds that may fail. Zero for good.
+const OPEN_MAX: usize = 0;
+/// Parts of a failing seed that are run to find a small one.
+const SHRINK_RUNS: usize = 400;
 /// Seeds that are run twice.
 const TWICE: u64 = 50;
 
@@ -47,7 +54,18 @@ fn env(name: &str) -> Option<u64> {
 }
 
 fn command(seed: u64) -> String {
-    format!("DROPBLOCK_SIM_SEED={seed} cargo test --test simulation -- --nocapture replay")
+    command_of(&Story::of(seed))
+}
+
+fn command_of(story: &Story) -> String {
+    let mut parts = vec![format!("DROPBLOCK_SIM_SEED={}", story.seed)];
+    parts.extend(story.steps.map(|steps| format!("DROPBLOCK_SIM_STEPS={steps}")));
+    parts.extend(story.machines.map(|machines| format!("DROPBLOCK_SIM_MACHINES={machines}")));
+    if !story.without.is_empty() {
+        let steps: Vec<String> = story.without.iter().map(u64::to_string).collect();
+        parts.push(format!("DROPBLOCK_SIM_WITHOUT={}", steps.join(",")));
+    }
+    format!("{} cargo test --test simulation -- --nocapture replay", parts.join(" "))
 }
 
 /// What many runs came to.
@@ -68,7 +86,7 @@ fn run_all(next: impl Fn() -> Option<u64> + Send + Sync) -> Sum {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seed) = next() {
-                    let ended = std::panic::catch_unwind(|| world::run(seed, false));
+                    let ended = std::panic::catch_unwind(|| world::run(&Story::of(seed), false));
                     let mut sum = sum.lock().unwrap();
                     sum.runs += 1;
                     match ended {
@@ -111,6 +129,8 @@ fn check(what: &str, start: Instant, mut sum: Sum, open_max: usize) {
     if let Some((seed, _)) = sum.failed.first()
         && sum.failed.len() > open_max
     {
+        let (story, tried) = smaller::smallest(&Story::of(*seed), SHRINK_RUNS);
+        eprintln!("smallest of {tried} parts of seed {seed} that fail:\n{}", command_of(&story));
         panic!("{} of {} seeds failed; replay with\n{}", sum.failed.len(), sum.runs, command(*seed));
     }
 }
@@ -126,7 +146,8 @@ fn seeds_that_once_failed_and_fixed_ones_and_a_fresh_one_lose_nothing_and_conver
     let regressions = REGRESSIONS.lines().filter(|line| !line.starts_with('#'));
     let mut seeds: Vec<u64> =
         regressions.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
-    seeds.extend(1..=env("DROPBLOCK_SIM_SEEDS").unwrap_or(FIXED));
+    let fixed = env("DROPBLOCK_SIM_SEEDS").unwrap_or(FIXED);
+    seeds.extend((1..=fixed).chain(world::WIDE..world::WIDE + fixed));
     let fresh = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     eprintln!("fresh seed: {}", command(fresh));
     seeds.push(fresh);
@@ -135,8 +156,9 @@ fn seeds_that_once_failed_and_fixed_ones_and_a_fresh_one_lose_nothing_and_conver
 
 #[test]
 fn the_same_seed_twice_has_the_same_trace() {
-    for seed in 1..=TWICE {
-        let (one, two) = (world::run(seed, false), world::run(seed, false));
+    for seed in (1..=TWICE / 2).chain(world::WIDE..world::WIDE + TWICE / 2) {
+        let story = Story::of(seed);
+        let (one, two) = (world::run(&story, false), world::run(&story, false));
         let differs = one.trace.lines().into_iter().zip(two.trace.lines()).find(|(a, b)| a != b);
         assert_eq!(
             one.trace.hash(),
@@ -157,9 +179,36 @@ fn replay() {
             tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr);
         log.init();
     }
-    let ended = world::run(seed, true);
+    let number = |name: &str| env(name).map(|n| usize::try_from(n).unwrap());
+    let without = std::env::var("DROPBLOCK_SIM_WITHOUT").unwrap_or_default();
+    let story = Story {
+        seed,
+        steps: env("DROPBLOCK_SIM_STEPS"),
+        without: without.split(',').filter_map(|step| step.trim().parse().ok()).collect(),
+        machines: number("DROPBLOCK_SIM_MACHINES"),
+    };
+    let ended = world::run(&story, true);
     eprintln!("equal after {} ms, trace {:016x}", ended.converged_ms, ended.trace.hash());
     assert!(ended.violations.is_empty(), "seed {seed}:\n{}", ended.violations.join("\n"));
+}
+
+/// Looks for the smallest part of the seed in `DROPBLOCK_SIM_SEED` that fails.
+#[test]
+fn shrink() {
+    let Some(seed) = env("DROPBLOCK_SIM_SEED") else { return };
+    let (story, tried) = smaller::smallest(&Story::of(seed), SHRINK_RUNS);
+    eprintln!("{tried} parts were told; the smallest that fails:\n{}", command_of(&story));
+}
+
+/// A story that fails when a certain step is told, and only then, comes down to that step.
+#[test]
+fn a_failing_story_comes_down_to_what_makes_it_fail() {
+    let fails = |story: &Story| story.steps.is_none_or(|steps| steps > 17) && !story.without.contains(&17);
+    let (story, _) = smaller::smallest_by(&Story::of(world::WIDE), (60, 3), 1000, fails);
+    assert_eq!((story.steps, story.machines, story.without), (Some(18), Some(1), (0..17).collect()));
+    // Before, a story can only be cut short.
+    let (story, _) = smaller::smallest_by(&Story::of(7), (60, 3), 1000, fails);
+    assert_eq!((story.steps, story.machines, story.without.len()), (Some(18), None, 0));
 }
 
 /// Runs fresh seeds for `DROPBLOCK_SIM_HOURS`.

@@ -6,6 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout)]
 
+#[path = "storage_gc/keeping.rs"]
+mod keeping;
+#[path = "storage_gc/past.rs"]
+mod past;
+
 use dropblock::block::{Block, Sealer, VerifiedBlock};
 use dropblock::manifest::Builder;
 use dropblock::model::{BlockHash, Change, FileContent, Kind, Name, NodeId, NodeState, Seq, SessionId, hash};

@@ -87,7 +87,7 @@ fn show(report: &GcReport, voice: Voice) {
         let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let left = Duration::from_millis(sums.next_ripe_ms).saturating_sub(now_ms);
         voice.say(&format!(
-            "what waits is garbage of less than the grace time; a run in {} or later can delete it",
+            "what waits is garbage of less than the grace time; in {} a server deletes it by itself, or another run does",
             text::duration(left)
         ));
     }

@@ -139,7 +139,7 @@ impl Client {
                     }
                 }
             }
-            let settled = session.client.cycle.is_settled() && !session.again;
+            let settled = session.client.cycle.is_settled() && !session.again && !session.no_room;
             let busy = !session.large.is_idle();
             failures = if settled { 0 } else { failures.saturating_add(1) };
             if failures == FAILURES_TOLD {

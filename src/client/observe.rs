@@ -30,6 +30,7 @@ impl Session<'_> {
         let in_order =
             self.client.cycle.local().is_empty() && self.client.state.base.unreachable().next().is_none();
         let scope = if in_order { scope } else { Scope::Full };
+        self.no_room &= !matches!(scope, Scope::Full);
         self.client.progress.start(Phase::Looking, 0, 0);
         let mut seen = self.look(&scope)?;
         if !self.once && seen.missing >= GONE_MANY {
@@ -121,7 +122,7 @@ impl Session<'_> {
                 let line = super::error::line(&error);
                 self.client.problem(line.clone(), line);
                 self.client.held.extend(files.keys());
-                self.again = true;
+                self.no_room = true;
                 upload::Uploaded::default()
             }
             uploaded => uploaded?,

@@ -14,42 +14,98 @@ use crate::wire::{Connection, WireError};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
+use tokio::sync::mpsc::{
+    self,
+    error::{TryRecvError, TrySendError},
+};
 
 /// Blocks held in memory at one time: 16 MiB at most.
 const FOUND_MAX: usize = 64;
 
+/// Requests that wait while one is answered: as many as the server makes at once. What does not find room is asked for
+/// again a minute later.
+const WAITING_MAX: usize = 4;
+
+/// Requests of a session on their way to the one task that answers them.
+#[derive(Debug, Default)]
+pub(super) struct Repairs(Option<mpsc::Sender<Vec<BlockHash>>>);
+
+impl Repairs {
+    /// Passes a request on, to a new task when none runs; false when too many wait.
+    fn offer(&mut self, hashes: Vec<BlockHash>, start: impl FnOnce(mpsc::Receiver<Vec<BlockHash>>)) -> bool {
+        let rest = match &self.0 {
+            None => hashes,
+            Some(running) => match running.try_send(hashes) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(_)) => return false,
+                // It found nothing more to do and has ended.
+                Err(TrySendError::Closed(hashes)) => hashes,
+            },
+        };
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let passed = sender.try_send(rest).is_ok();
+        start(receiver);
+        self.0 = Some(sender);
+        passed
+    }
+}
+
 /// Looks for blocks among the agreed files, and sends what is found.
-pub(super) fn start(session: &Session<'_>, hashes: Vec<BlockHash>) {
-    let work = prepare(session, hashes);
-    tokio::spawn(async move {
-        if let Err(error) = work.await {
-            tracing::debug!(%error, "blocks that the server lacks were not sent");
-        }
+pub(super) fn start(session: &mut Session<'_>, hashes: Vec<BlockHash>) {
+    let mut repairs = std::mem::take(&mut session.repairs);
+    let passed = repairs.offer(hashes, |requests| {
+        drop(tokio::spawn(work(session.connection.clone(), Files::of(session), requests)));
     });
+    if !passed {
+        tracing::debug!("the server asks for more blocks than can be looked for at once");
+    }
+    session.repairs = repairs;
 }
 
 /// The same, done when it returns.
 pub(super) async fn answer(session: &Session<'_>, hashes: Vec<BlockHash>) {
-    if let Err(error) = prepare(session, hashes).await {
+    told(send(session.connection.clone(), Files::of(session).finder(hashes)).await);
+}
+
+fn told(done: Result<(), WireError>) {
+    if let Err(error) = done {
         tracing::debug!(%error, "blocks that the server lacks were not sent");
     }
 }
 
-fn prepare(
-    session: &Session<'_>,
-    hashes: Vec<BlockHash>,
-) -> impl Future<Output = Result<(), WireError>> + Send + 'static {
-    let wanted: HashSet<BlockHash> = hashes.into_iter().collect();
-    let base = &session.client.state.base;
-    // Files of one block are known by it; the others may hold any.
-    let may_hold = |content: &FileContent| content.root.level > 0 || wanted.contains(&content.root.hash);
-    let files: Vec<(RelPath, FileContent)> = base
-        .iter()
-        .filter_map(|(id, node)| Some((id, node.state.kind.content().filter(|content| may_hold(content))?)))
-        .filter_map(|(id, content)| Some((base.path_of(id)?, content.clone())))
-        .collect();
-    let finder = Finder { folder: session.client.folder.clone(), wanted, files };
-    send(session.connection.clone(), finder)
+/// Answers requests one by one, until none waits.
+async fn work(connection: Connection, files: Files, mut requests: mpsc::Receiver<Vec<BlockHash>>) {
+    loop {
+        match requests.try_recv() {
+            Ok(hashes) => told(send(connection.clone(), files.finder(hashes)).await),
+            // Closed first: what was passed on in this instant is still answered.
+            Err(TryRecvError::Empty) => requests.close(),
+            Err(TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+/// The agreed files, as they were when the first of a few requests came.
+struct Files {
+    folder: Arc<Folder>,
+    all: Vec<(RelPath, FileContent)>,
+}
+
+impl Files {
+    fn of(session: &Session<'_>) -> Self {
+        let base = &session.client.state.base;
+        let contents = base.iter().filter_map(|(id, node)| Some((id, node.state.kind.content()?)));
+        let all = contents.filter_map(|(id, content)| Some((base.path_of(id)?, content.clone())));
+        Self { folder: session.client.folder.clone(), all: all.collect() }
+    }
+
+    fn finder(&self, hashes: Vec<BlockHash>) -> Finder {
+        let wanted: HashSet<BlockHash> = hashes.into_iter().collect();
+        // Files of one block are known by it; the others may hold any.
+        let may_hold = |content: &FileContent| content.root.level > 0 || wanted.contains(&content.root.hash);
+        let files = self.all.iter().filter(|(_, content)| may_hold(content)).cloned().collect();
+        Finder { folder: self.folder.clone(), wanted, files }
+    }
 }
 
 async fn send(connection: Connection, mut finder: Finder) -> Result<(), WireError> {
@@ -130,5 +186,27 @@ impl Finder {
         }
         found.truncate(FOUND_MAX);
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each `Wanted` of a server once started a task with a list of all files.
+    #[test]
+    fn one_task_answers_and_few_requests_wait() {
+        let hash = |n: u8| vec![BlockHash::from_bytes([n; 32])];
+        let mut started = Vec::new();
+        let mut repairs = Repairs::default();
+        let taken = (0..100).filter(|n| repairs.offer(hash(*n), |requests| started.push(requests))).count();
+        assert_eq!((taken, started.len()), (WAITING_MAX, 1));
+        let mut first = started.remove(0);
+        assert_eq!(first.try_recv().unwrap(), hash(0));
+        assert!(repairs.offer(hash(100), |_| panic!("one is enough")));
+        first.close();
+        assert!(repairs.offer(hash(101), |requests| started.push(requests)));
+        assert_eq!(started.remove(0).try_recv().unwrap(), hash(101));
+        assert_eq!(std::iter::from_fn(|| first.try_recv().ok()).count(), WAITING_MAX, "none is forgotten");
     }
 }

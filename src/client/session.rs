@@ -43,6 +43,8 @@ pub(super) struct Session<'a> {
     pub(super) inline_out: Vec<SealedBlock>,
     /// Something was refused or left: the next cycle follows at once.
     pub(super) again: bool,
+    /// The server had no room for what the last look at everything found: it is looked at again, whatever comes between.
+    pub(super) no_room: bool,
     /// A file was read that had changed an instant before.
     unrested: bool,
     /// Nodes that could not be placed in the last cycle.
@@ -53,6 +55,8 @@ pub(super) struct Session<'a> {
     recognised: bool,
     /// A whole list was read in this session.
     listed: bool,
+    /// Blocks that the server asks for.
+    pub(super) repairs: super::repair::Repairs,
 }
 
 impl<'a> Session<'a> {
@@ -97,11 +101,13 @@ impl<'a> Session<'a> {
             large: super::large::Large::default(),
             inline_out: Vec::new(),
             again: false,
+            no_room: false,
             unrested: false,
             left: BTreeMap::new(),
             must_poll: true,
             recognised: false,
             listed: false,
+            repairs: super::repair::Repairs::default(),
         };
         Ok((session, pushes))
     }

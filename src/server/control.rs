@@ -12,15 +12,15 @@ use crate::model::codec;
 use crate::storage::{Brake, CheckOptions, CheckReport, GcOptions, GcReport, Stats, StorageError, Store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -30,6 +30,8 @@ const VERSION: u32 = 1;
 const SOCKET: &str = "control.sock";
 /// Commands at one time; others wait.
 const COMMANDS_MAX: usize = 8;
+/// And these before they are accepted.
+const COMMANDS_WAIT: u32 = 128;
 /// A command says what it wants within this time.
 const REQUEST_MS_MAX: u64 = 5_000;
 
@@ -65,9 +67,12 @@ pub fn listen(tended: &Tended) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let socket = UnixSocket::new_stream()?;
+    // Before it has a name: the file of a socket gets the mode that the socket has, less the umask. Set afterwards, anybody
+    // could open it for an instant.
+    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(0o600))?;
+    socket.bind(&path)?;
+    socket.listen(COMMANDS_WAIT)
 }
 
 /// The socket by a path that is short whatever the folder's is: the system takes 107 bytes.

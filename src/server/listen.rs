@@ -1,6 +1,6 @@
 //! The listener: accepts connections, gives each a session in a task of its own, and ends them all in order.
 
-use super::{Config, Server, ServerError, broadcast, control, repair, scrub, session};
+use super::{Config, Server, ServerError, broadcast, collect, control, repair, scrub, session};
 use crate::model::IdSource;
 use crate::storage::{BlockStore, Journal};
 use crate::wire::{ErrorCode, FrameReader, FrameWriter, tcp};
@@ -95,6 +95,7 @@ pub async fn run<L: Accept>(
         let commands = control::listen(&tended).map_err(ServerError::Control)?;
         tending.spawn(control::run(tended.clone(), commands));
         tending.spawn(repair::run(server.clone(), tended.store.clone()));
+        tending.spawn(collect::run(tended.clone()));
         tending.spawn(scrub::run(tended));
     }
     let mut sessions = JoinSet::new();

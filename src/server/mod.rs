@@ -3,13 +3,14 @@
 //! ```text
 //! listen -> session (one per connection) -> requests | commit -> storage
 //!                     ^------------ broadcast <- storage's commit events
-//! control (gc, check, stats of the owner), scrub, repair (blocks asked for from clients) -> storage
+//! control (gc, check, stats of the owner), collect (the rest of a gc), scrub, repair (blocks asked for from clients) -> storage
 //! ```
 //! It knows storage only through [`BlockStore`] and [`Journal`] (upkeep: through [`Store`]), and no folder. Invariants: nothing is acknowledged that
 //! storage has not called durable; one session's fault or panic ends that session and nothing else; a store that can no
 //! longer promise durability ends the server; whatever a peer can make the server hold is bounded in bytes.
 
 mod broadcast;
+mod collect;
 mod commit;
 pub mod control;
 mod history;

@@ -375,6 +375,7 @@ impl Check<'_> {
             let mut current: HashMap<NodeId, (Seq, FileContent)> = HashMap::new();
             let mut versions = Vec::new();
             let mut time_max_ms = 0;
+            let collected = self.upkeep.shared.collected(title.share);
             journal.replay(&mut |Replayed { record, .. }| {
                 time_max_ms = record.time_ms.max(time_max_ms);
                 for change in record.changes {
@@ -386,7 +387,8 @@ impl Check<'_> {
                         Some(content) => current.insert(change.id, (record.seq, content.clone())),
                         None => current.remove(&change.id),
                     };
-                    if let Some((seq, content)) = old.filter(|_| time_max_ms > cutoff_ms) {
+                    let kept = time_max_ms > cutoff_ms && record.seq > collected;
+                    if let Some((seq, content)) = old.filter(|_| kept) {
                         versions.push((change.id, seq, content, false));
                     }
                 }
@@ -416,7 +418,7 @@ fn path_of(names: &HashMap<NodeId, (NodeId, Name)>, id: NodeId) -> String {
 }
 
 /// On the storage thread: takes copies that were found intact, unless the block is somewhere newer by now.
-fn adopt(writer: &mut Writer, found: &[(BlockHash, Location)]) -> Result<u64> {
+pub fn adopt(writer: &mut Writer, found: &[(BlockHash, Location)]) -> Result<u64> {
     let shared = &writer.shared;
     let fresh: Vec<_> = found.iter().filter(|(hash, _)| shared.recent(hash).is_none()).copied().collect();
     writer.index.add_blocks(&fresh).map_err(|error| shared.fail(error))?;

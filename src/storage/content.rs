@@ -17,6 +17,8 @@ pub trait Held {
     fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>>;
     /// Plain bytes of a block; `None` when it is not held or cannot be read.
     fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>>;
+    /// From here on blocks are looked for because the change of this number in its commit names them.
+    fn begin(&self, _change: usize) {}
 }
 
 /// Contents found complete not long ago: the same large file committed at many places is walked once.
@@ -34,7 +36,8 @@ pub fn decide<N: Nodes<Error = StorageError>>(
     changes: &[Change],
 ) -> Result<Vec<Option<Refusal>>> {
     let mut content_ok = Vec::with_capacity(changes.len());
-    for change in changes {
+    for (number, change) in changes.iter().enumerate() {
+        held.begin(number);
         let ok = match change.state.as_ref().and_then(|state| state.kind.content()) {
             Some(new) if change.state.as_ref().is_some_and(NodeState::is_valid) => {
                 let before = nodes.node(change.id)?.and_then(|node| node.state);

@@ -25,6 +25,12 @@ pub struct GcOptions {
     pub gentle: bool,
 }
 
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self { grace_ms: Self::GRACE_MS, sparse_percent: Self::SPARSE_PERCENT, dry_run: false, gentle: false }
+    }
+}
+
 impl GcOptions {
     /// Grace time unless it is given: an hour.
     pub const GRACE_MS: u64 = 3_600_000;
@@ -34,6 +40,23 @@ impl GcOptions {
 
 /// Garbage that was seen before, and since when (ms since 1970).
 pub type Condemned = HashMap<BlockHash, u64>;
+
+/// What the server has still to do by itself of a run of its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// When the grace time of everything that was condemned is over, ms since 1970.
+    pub at_ms: u64,
+    /// How it will be collected.
+    pub options: GcOptions,
+}
+
+impl Due {
+    /// `None` when nothing is condemned.
+    pub fn of(condemned: &Condemned, options: &GcOptions) -> Option<Self> {
+        let last_ms = condemned.values().max()?;
+        Some(Self { at_ms: last_ms.saturating_add(options.grace_ms), options: *options })
+    }
+}
 
 /// What is known of a store when a plan is made.
 #[derive(Debug)]
@@ -50,6 +73,8 @@ pub struct Survey<'a> {
     pub open: u32,
     /// Now, ms since 1970.
     pub now_ms: u64,
+    /// Garbage that was never seen before is condemned; otherwise it is left alone.
+    pub condemns: bool,
 }
 
 /// What one pack loses.
@@ -153,6 +178,11 @@ pub fn plan(
         sums.garbage_bytes += bytes;
         let since = survey.condemned.get(&hash).copied();
         sums.new_blocks += u64::from(since.is_none());
+        if since.is_none() && !survey.condemns {
+            used.kept_blocks += 1;
+            used.kept_bytes += bytes;
+            continue;
+        }
         // A clock that was set back must not make anything ripe, nor keep it for ever.
         let since = since.unwrap_or(survey.now_ms).min(survey.now_ms);
         plan.condemned.insert(hash, since);

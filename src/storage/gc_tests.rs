@@ -1,7 +1,7 @@
 //! The plan by example, and a model of everything that can happen around a collection, in any order: no block that a
 //! version names, and none that a session was told about, is ever gone.
 
-use super::gc::{Condemned, GcOptions, Plan, Survey, plan, record_bytes};
+use super::gc::{Condemned, Due, GcOptions, Plan, Survey, plan, record_bytes};
 use super::lease::Leases;
 use super::mark::{Marked, Unreadable};
 use super::pack_file::{FILE_HEADER, Location, Place};
@@ -50,6 +50,7 @@ fn only_ripe_garbage_of_sparse_packs_goes_and_drops_come_first() {
         packs: &packs,
         open: 5,
         now_ms: 100,
+        condemns: true,
     };
     let made = plan(&survey, blocks, &options(100, 25));
     let numbers: Vec<u32> = made.packs.iter().map(|pack| pack.number).collect();
@@ -59,6 +60,30 @@ fn only_ripe_garbage_of_sparse_packs_goes_and_drops_come_first() {
     assert_eq!((made.sums.garbage_blocks, made.sums.new_blocks, made.sums.waiting_blocks), (5, 1, 1));
     assert_eq!(made.sums.next_ripe_ms, 200);
     assert_eq!(made.condemned.len(), 5);
+}
+
+#[test]
+fn to_finish_is_to_delete_what_was_condemned_and_to_condemn_nothing() {
+    let marked = Marked::default();
+    let condemned = [(block(1), 50), (block(2), 60)].into_iter().collect();
+    let packs = BTreeMap::from([(1, u64::from(FILE_HEADER) + 2128), (2, u64::from(FILE_HEADER) + 1064)]);
+    let leased = Default::default();
+    let survey = Survey {
+        marked: &marked,
+        leased: Some(&leased),
+        condemned: &condemned,
+        packs: &packs,
+        open: 3,
+        now_ms: 155,
+        condemns: false,
+    };
+    let blocks = [(block(1), at(1, 0)), (block(2), at(1, 1)), (block(3), at(2, 0))];
+    let plan = plan(&survey, blocks, &options(100, 25));
+    assert_eq!(plan.goes, [block(1)]);
+    assert_eq!(plan.condemned.len(), 2, "the third was never seen before, and still was not");
+    let due = Due::of(&plan.condemned, &options(100, 25)).unwrap();
+    assert_eq!((due.at_ms, due.options.grace_ms), (160, 100), "when all of them are ripe");
+    assert_eq!(Due::of(&Condemned::default(), &options(100, 25)), None);
 }
 
 #[test]
@@ -74,6 +99,7 @@ fn records_that_nothing_points_at_make_a_pack_sparse() {
         packs: &packs,
         open: 2,
         now_ms: 1,
+        condemns: true,
     };
     let made = plan(&survey, [(block(1), at(1, 0))], &options(0, 50));
     assert_eq!(made.packs.len(), 1);
@@ -92,6 +118,7 @@ fn a_clock_that_was_set_back_makes_nothing_ripe() {
         packs: &packs,
         open: 2,
         now_ms: 10,
+        condemns: true,
     };
     let made = plan(&survey, [(block(1), at(1, 0))], &options(100, 1));
     assert!(made.goes.is_empty());
@@ -289,6 +316,7 @@ impl Model {
             packs: &self.packs,
             open: self.open,
             now_ms: self.now_ms,
+            condemns: true,
         };
         let blocks = self.index.iter().map(|(n, location)| (block(*n), *location));
         let plan = plan(&survey, blocks, &options(grace_ms, sparse));

@@ -1,6 +1,8 @@
 //! [`MemoryStore`]: the reference. Says in the simplest way what a store does, runs in the simulator without threads or
 //! clock, and can [`crash`](MemoryStore::crash).
 
+mod disk;
+
 use super::content::{Held, KnownContents, decide};
 use super::history::{self, History};
 use super::journal::CommitRecord;
@@ -18,6 +20,7 @@ use crate::model::{
 };
 use crate::tree::Nodes;
 use bytes::Bytes;
+use disk::Disk;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +40,7 @@ struct State {
     now_ms: u64,
     keep_ms: u64,
     events: broadcast::Sender<Arc<CommitEvent>>,
+    disk: Disk,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -66,6 +70,7 @@ impl MemoryStore {
             now_ms: 0,
             keep_ms: history::KEEP_MS_DEFAULT,
             events: broadcast::channel(EVENTS_MAX).0,
+            disk: Disk::default(),
         }))
     }
 
@@ -97,6 +102,7 @@ impl MemoryStore {
             state.blocks.0.remove(&hash);
         }
         state.events = broadcast::channel(EVENTS_MAX).0;
+        state.disk = Disk::default();
     }
 
     /// A copy of what is durable now, as a backup has it.
@@ -112,7 +118,29 @@ impl MemoryStore {
             now_ms: state.now_ms,
             keep_ms: state.keep_ms,
             events: broadcast::channel(EVENTS_MAX).0,
+            disk: Disk::default(),
         }))
+    }
+
+    /// The next requests that bring blocks, so many of them, find the disk full.
+    pub fn fill(&self, times: u32) {
+        self.state().disk.fill(times);
+    }
+
+    /// After so many more requests that write, the disk breaks: that one and everything after it fails for good, until a
+    /// [`crash`](Self::crash). A commit that was being recorded may be there afterwards.
+    pub fn break_after(&self, spared: u32, recorded: bool) {
+        self.state().disk.break_after(spared, recorded);
+    }
+
+    /// The disk is as it should be.
+    pub fn mend(&self) {
+        self.state().disk = Disk::default();
+    }
+
+    /// True after it broke.
+    pub fn is_broken(&self) -> bool {
+        self.state().disk.check().is_err()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,10 +150,15 @@ impl MemoryStore {
 
 impl State {
     fn put(&mut self, blocks: &[VerifiedBlock]) -> Result<PutReport> {
+        self.disk.check()?;
         if let Some(block) = blocks.iter().find(|block| block.sealed().codec == Codec::ZstdBase) {
             return Err(StorageError::NeedsBase(block.hash()));
         }
         let mut report = PutReport::default();
+        let is_new = |block: &VerifiedBlock| !self.blocks.0.contains_key(&block.hash());
+        if blocks.iter().any(is_new) {
+            self.disk.take_room()?;
+        }
         for block in blocks {
             if self.blocks.0.contains_key(&block.hash()) {
                 report.held += 1;
@@ -159,8 +192,10 @@ impl State {
         if standing.is_empty() {
             return Ok(Committed { prev, head: share.head, nodes: Vec::new(), refused });
         }
+        self.disk.before_record()?;
         let nodes = share.apply(device, self.now_ms, standing)?;
         self.unsynced.clear();
+        self.disk.check()?;
         let head = share.head;
         let inline = inline.into_iter().map(VerifiedBlock::into_sealed).collect();
         let event = CommitEvent { share: id, session, prev, head, nodes: nodes.clone(), inline };
@@ -259,12 +294,14 @@ impl BlockStore for MemoryStore {
 
     fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
         let state = self.state();
-        Box::pin(ready(Ok(hashes.iter().map(|hash| state.blocks.0.get(hash).cloned()).collect())))
+        let found = || hashes.iter().map(|hash| state.blocks.0.get(hash).cloned()).collect();
+        Box::pin(ready(state.disk.check().map(|()| found())))
     }
 
     fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
         let state = self.state();
-        Box::pin(ready(Ok(hashes.iter().map(|hash| !state.blocks.0.contains_key(hash)).collect())))
+        let missing = || hashes.iter().map(|hash| !state.blocks.0.contains_key(hash)).collect();
+        Box::pin(ready(state.disk.check().map(|()| missing())))
     }
 }
 
@@ -274,6 +311,9 @@ impl Journal for MemoryStore {
             return Box::pin(ready(Err(error)));
         }
         let mut state = self.state();
+        if let Err(error) = state.disk.check() {
+            return Box::pin(ready(Err(error)));
+        }
         if let Some((id, share)) = state.shares.iter().find(|(_, share)| share.name == name) {
             return Box::pin(ready(Ok((*id, share.head))));
         }

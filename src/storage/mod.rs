@@ -23,6 +23,7 @@
 //! This room knows no network and no synced folder.
 
 mod check;
+mod collected;
 mod content;
 mod direct;
 mod error;

@@ -174,7 +174,10 @@ impl Reader {
     pub fn moment(&self, share: ShareId, at: Moment) -> Result<Found> {
         let (line, head) = self.line(share)?;
         let now_ms = (self.shared.options.clock)();
-        history::find(&line, head, now_ms, self.shared.keep_ms, at).map_err(|error| self.shared.fail(error))
+        let found = history::find(&line, head, now_ms, self.shared.keep_ms, at);
+        let mut found = found.map_err(|error| self.shared.fail(error))?;
+        found.floor = found.floor.max(self.shared.collected(share));
+        Ok(found)
     }
 
     /// `History::versions`.
@@ -208,6 +211,7 @@ impl Reader {
 
     fn floor(&self, line: &ShareIndex<'_>, head: Seq) -> Result<Seq> {
         let now_ms = (self.shared.options.clock)();
-        history::floor_by(head, now_ms, self.shared.keep_ms, |seq| line.commit(seq))
+        let floor = history::floor_by(head, now_ms, self.shared.keep_ms, |seq| line.commit(seq))?;
+        Ok(floor.max(self.shared.collected(line.share)))
     }
 }

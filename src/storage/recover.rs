@@ -206,7 +206,23 @@ impl Recovery<'_> {
                 || packs
                     .get(&checkpoint.packs_end.pack)
                     .is_some_and(|len| *len >= u64::from(checkpoint.packs_end.offset)));
-        Ok(whole && self.samples(index, checkpoint))
+        Ok(whole && self.samples(index, checkpoint) && self.knows_removals(index, checkpoint))
+    }
+
+    /// True when no block of the index lies in a pack that was removed. A run flushes the index without them before the
+    /// tombstone, so one that has some is older: a copy that was put back. What else was deleted since it cannot know, and
+    /// clients would be told that it is here. Looked at only when packs were removed that the checkpoint does not know of.
+    fn knows_removals(&self, index: &Index, checkpoint: &Checkpoint) -> bool {
+        let news = |number: &u32| *number >= checkpoint.packs_end.pack || checkpoint.packs.contains(number);
+        if !self.gone.keys().any(news) {
+            return true;
+        }
+        let mut stale = false;
+        let walked = index.each_block(&mut |_, location| {
+            stale = self.gone.contains_key(&location.place.pack);
+            Ok(!stale)
+        });
+        walked.is_ok() && !stale
     }
 
     /// The first block of every pack is in the index. A lost file of sled takes much more with it than one entry.

@@ -1,11 +1,13 @@
 //! What the threads of an open store share.
 
+use super::collected::Collected;
 use super::error::StorageError;
+use super::gc::Due;
 use super::lease::Leases;
 use super::pack_file::{Location, Place};
 use super::packs::Packs;
 use super::{CommitEvent, Head, NO_HEAD, Result, ShareId, StoreOptions};
-use crate::model::{BlockHash, ChainHash};
+use crate::model::{BlockHash, ChainHash, Seq};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -89,6 +91,10 @@ pub struct Shared {
     pub options: StoreOptions,
     /// How long replaced versions stay restorable, ms.
     pub keep_ms: u64,
+    /// What garbage collection took from the past.
+    pub collected: RwLock<Collected>,
+    /// What is left to do of runs that collect garbage.
+    pub due: Mutex<Option<Due>>,
     /// The packs.
     pub packs: Packs,
     /// Blocks that the index does not have yet.
@@ -156,9 +162,25 @@ impl Shared {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When garbage that was condemned can be deleted, and how.
+    pub fn due(&self) -> Option<Due> {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`due`](Self::due).
+    pub fn set_due(&self, due: Option<Due>) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = due;
+    }
+
     /// Adds to the list of problems.
     pub fn report(&self, problem: Problem) {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+    }
+
+    /// Versions of a share that were replaced by this commit or before may be gone.
+    pub fn collected(&self, share: ShareId) -> Seq {
+        let collected = self.collected.read().unwrap_or_else(PoisonError::into_inner);
+        collected.get(&share).map_or(Seq::ZERO, |(seq, _)| *seq)
     }
 
     /// Head of a share.

@@ -3,7 +3,8 @@
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
 use super::check::{self, CheckOptions, CheckReport};
-use super::gc::GcOptions;
+use super::collected;
+use super::gc::{Due, GcOptions};
 use super::gone;
 use super::history;
 use super::home::Home;
@@ -133,10 +134,14 @@ impl Store {
         let Recovered { index, journals, heads, end, start_new_pack, problems } = recovered;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
         let wanted = gone::load_wanted(path);
+        let collected = collected::known(path, home.id, &index)?;
+        let due = Due::of(&gone::load_condemned(path, home.id)?, &GcOptions::default());
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             options,
             keep_ms,
+            collected: collected.into(),
+            due: due.into(),
             packs,
             recent: Recent { noted: end, ..Recent::default() }.into(),
             heads: heads.into(),
@@ -263,6 +268,16 @@ impl Store {
         self.upkeep(|upkeep| sweep::run(upkeep, options, brake, look))
     }
 
+    /// Deletes what earlier runs of [`gc`](Self::gc) condemned, once the grace time of all of it is over; `None` when there is
+    /// nothing to do yet. Blocks for long when there is. After a restart the usual grace time counts.
+    ///
+    /// # Errors
+    /// As `gc`.
+    pub fn finish_gc(&self, brake: &Brake) -> Result<Option<GcReport>> {
+        let is_due = self.shared.due().is_some_and(|due| due.at_ms <= (self.shared.options.clock)());
+        if is_due { self.upkeep(|upkeep| sweep::finish(upkeep, brake)) } else { Ok(None) }
+    }
+
     /// Looks whether every version is whole and every file is what was written. Blocks for long.
     ///
     /// # Errors
@@ -295,7 +310,8 @@ impl Store {
         self.shared.wanted()
     }
 
-    /// Writes down what is wanted, if that has changed: what a scrub found must not be forgotten by a restart.
+    /// Writes down what is wanted, if that has changed: what a scrub found must not be forgotten by a restart. A block that
+    /// is no longer on the list has its new copy on disk: after a power cut without it nobody would be asked again.
     ///
     /// # Errors
     /// A disk that cannot be written.
@@ -303,6 +319,8 @@ impl Store {
         let mut on_disk = self.wanted_on_disk.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = self.wanted();
         if *on_disk != wanted {
+            // After the look at the list: what was struck out of it had been appended by then.
+            self.shared.packs.sync(&self.shared.failure)?;
             gone::save_wanted(&self.shared.path, &wanted)?;
             *on_disk = wanted;
         }
@@ -476,3 +494,7 @@ impl History for Store {
         Box::pin(async move { self.reader()?.run(move |reader| reader.look(share, at, &look, max)).await })
     }
 }
+
+#[cfg(test)]
+#[path = "upkeep_tests.rs"]
+mod tests;

@@ -12,19 +12,20 @@
 //! Between mark and forget the store goes on: what commits name meanwhile is learned from their events, and whatever a
 //! commit or a session looks at is saved by [`Leases`](super::lease::Leases).
 
+use super::collected::{self, Collected};
 use super::error::{At, StorageError};
-use super::gc::{Condemned, GcOptions, PackPlan, Plan, Sums, Survey, plan, record_bytes};
+use super::gc::{Condemned, Due, GcOptions, PackPlan, Plan, Sums, Survey, plan, record_bytes};
 use super::inbox::Prepared;
 use super::mark::Marked;
 use super::pack_file::{self, FILE_HEADER, Location, Step};
 use super::upkeep::{Brake, Upkeep};
 use super::writer::Writer;
-use super::{CommitEvent, Result, file, gone};
+use super::{CommitEvent, Result, check, file, gone};
 use crate::block::seal;
 use crate::model::BlockHash;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
@@ -83,11 +84,27 @@ pub fn run(
     brake: &Brake,
     look: &mut dyn FnMut(GcStep) -> Result<()>,
 ) -> Result<GcReport> {
-    let sweep = Sweep { upkeep, options, brake, look };
+    let sweep = Sweep { upkeep, options, brake, look, finishes: false };
     let done = sweep.run();
     // Whatever happened: nothing is being deleted any more.
     upkeep.shared.leases().absolve();
     done
+}
+
+/// Deletes what earlier runs condemned, once all of it is ripe, and condemns nothing; `None` when it is not yet time.
+///
+/// # Errors
+/// As [`run`]. It is tried again a grace time later.
+pub fn finish(upkeep: &Upkeep, brake: &Brake) -> Result<Option<GcReport>> {
+    let now_ms = upkeep.now_ms();
+    let due = upkeep.shared.due().filter(|due| due.at_ms <= now_ms);
+    let Some(Due { options, .. }) = due else { return Ok(None) };
+    let later = Due { at_ms: now_ms.saturating_add(GcOptions::GRACE_MS), options };
+    upkeep.shared.set_due(Some(later));
+    let sweep = Sweep { upkeep, options: &options, brake, look: &mut |_| Ok(()), finishes: true };
+    let done = sweep.run();
+    upkeep.shared.leases().absolve();
+    done.map(Some)
 }
 
 struct Sweep<'a> {
@@ -95,6 +112,8 @@ struct Sweep<'a> {
     options: &'a GcOptions,
     brake: &'a Brake,
     look: &'a mut dyn FnMut(GcStep) -> Result<()>,
+    /// Only what was condemned before.
+    finishes: bool,
 }
 
 impl Sweep<'_> {
@@ -104,7 +123,7 @@ impl Sweep<'_> {
         // Before anything is read: no commit may fall between the journals and the events.
         let mut events = upkeep.shared.events.subscribe();
         upkeep.shared.leases().prune(now_ms, options.grace_ms);
-        let mut marked = self.mark(now_ms)?;
+        let (mut marked, floors) = self.mark(now_ms)?;
         let condemned = gone::load_condemned(&upkeep.shared.path, upkeep.store)?;
         let mut plan = self.plan(&marked, &condemned, now_ms, true)?;
         let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
@@ -122,23 +141,44 @@ impl Sweep<'_> {
             return Ok(report);
         }
         gone::save_condemned(&upkeep.shared.path, upkeep.store, &plan.condemned)?;
-        (self.look)(GcStep::Condemned)?;
-        if plan.packs.is_empty() {
-            return Ok(report);
+        if !self.finishes {
+            upkeep.shared.set_due(Due::of(&plan.condemned, options));
         }
-        self.doom(&plan, &mut marked, &mut events, now_ms)?;
-        self.collect(&plan, &mut report)?;
+        (self.look)(GcStep::Condemned)?;
+        if !plan.packs.is_empty() {
+            self.remember(floors)?;
+            self.doom(&plan, &mut marked, &mut events, now_ms)?;
+            self.collect(&plan, &marked, &mut report)?;
+        }
         let goes: HashSet<BlockHash> = plan.goes.into_iter().collect();
-        plan.condemned.retain(|hash, _| !goes.contains(hash));
+        let is_ripe = |since: &u64| now_ms.saturating_sub(*since) >= options.grace_ms;
+        // What is ripe and left lies in packs that are not worth it. The next run of the owner condemns it anew; otherwise the
+        // server would look at it for ever.
+        plan.condemned.retain(|hash, since| !goes.contains(hash) && !(self.finishes && is_ripe(since)));
         gone::save_condemned(&upkeep.shared.path, upkeep.store, &plan.condemned)?;
+        let waits = plan.condemned.values().any(|since| !is_ripe(since));
+        upkeep.shared.set_due(Due::of(&plan.condemned, options).filter(|_| waits));
         Ok(report)
     }
 
-    fn mark(&self, now_ms: u64) -> Result<Marked> {
+    fn mark(&self, now_ms: u64) -> Result<(Marked, Collected)> {
         let contents = self.upkeep.contents(now_ms.saturating_sub(self.upkeep.shared.keep_ms), self.brake)?;
         let mut marked = Marked::default();
         self.upkeep.mark(&mut marked, contents.head.iter().chain(&contents.history), self.brake)?;
-        Ok(marked)
+        Ok((marked, contents.floors))
+    }
+
+    /// Says for good, before anything is deleted, how much of the past may be gone from now on.
+    fn remember(&self, floors: Collected) -> Result<()> {
+        let shared = &self.upkeep.shared;
+        // One run at a time: nobody else writes it.
+        let mut all = shared.collected.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if floors.iter().any(|(share, (seq, _))| all.get(share).is_none_or(|(before, _)| before < seq)) {
+            all.extend(floors);
+            collected::save(&shared.path, self.upkeep.store, &all)?;
+            *shared.collected.write().unwrap_or_else(PoisonError::into_inner) = all;
+        }
+        Ok(())
     }
 
     fn plan(&self, marked: &Marked, condemned: &Condemned, now_ms: u64, with_last: bool) -> Result<Plan> {
@@ -152,7 +192,9 @@ impl Sweep<'_> {
                 blocks.push((hash, location));
             }
         })?;
-        let survey = Survey { marked, leased: leased.as_ref(), condemned, packs: &packs, open, now_ms };
+        let condemns = !self.finishes;
+        let survey =
+            Survey { marked, leased: leased.as_ref(), condemned, packs: &packs, open, now_ms, condemns };
         Ok(plan(&survey, blocks, self.options))
     }
 
@@ -181,7 +223,7 @@ impl Sweep<'_> {
                 }
                 Err(TryRecvError::Lagged(_)) => {
                     // Read after the job: whatever came before it is in the journals.
-                    *marked = self.mark(now_ms)?;
+                    *marked = self.mark(now_ms)?.0;
                     break;
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
@@ -191,12 +233,12 @@ impl Sweep<'_> {
         (self.look)(GcStep::Doomed)
     }
 
-    fn collect(&mut self, plan: &Plan, report: &mut GcReport) -> Result<()> {
+    fn collect(&mut self, plan: &Plan, marked: &Marked, report: &mut GcReport) -> Result<()> {
         let goes: HashSet<BlockHash> = plan.goes.iter().copied().collect();
         let mut emptied = Vec::new();
         let mut moved = 0;
         for pack in &plan.packs {
-            match self.empty(pack, &goes, report)? {
+            match self.empty(pack, &goes, marked, report)? {
                 Some(bytes) => {
                     moved += bytes;
                     emptied.push((pack, bytes));
@@ -216,10 +258,11 @@ impl Sweep<'_> {
         &mut self,
         pack: &PackPlan,
         goes: &HashSet<BlockHash>,
+        marked: &Marked,
         report: &mut GcReport,
     ) -> Result<Option<u64>> {
         let upkeep = self.upkeep;
-        let Some(records) = self.records(pack)? else { return Ok(None) };
+        let Some(records) = self.records(pack, marked)? else { return Ok(None) };
         let (go, mut stay): (Vec<_>, Vec<_>) = records.into_iter().partition(|(hash, _)| goes.contains(hash));
         let mut since = Instant::now();
         // First what is moved is read, so that a damaged block leaves its pack as it is.
@@ -249,22 +292,24 @@ impl Sweep<'_> {
     }
 
     /// The blocks whose place is in this pack; `None` when damage hides some of them, or it may hold an intact copy of one
-    /// that is damaged elsewhere.
-    fn records(&self, pack: &PackPlan) -> Result<Option<Vec<(BlockHash, Location)>>> {
+    /// that is damaged elsewhere. One that versions name and the index has lost has its place here from now on.
+    fn records(&self, pack: &PackPlan, marked: &Marked) -> Result<Option<Vec<(BlockHash, Location)>>> {
         let number = pack.number;
         let path = self.upkeep.shared.packs.path(number);
         let opened = std::fs::File::open(&path).at("open", &path)?;
         let mut records = Vec::new();
+        let mut lost = Vec::new();
         let mut whole = true;
         let wanted = self.upkeep.shared.wanted();
         pack_file::walk(&opened, &path, number, u64::from(FILE_HEADER), u64::MAX, &mut |step| {
             match step {
                 Step::Block(hash, location) => {
                     whole &= wanted.binary_search(&hash).is_err();
-                    if self.upkeep.shared.recent(&hash).is_none()
-                        && self.upkeep.index.block(&hash)? == Some(location)
-                    {
-                        records.push((hash, location));
+                    match self.upkeep.place(&hash)? {
+                        // What was appended since and is not in the index yet is in no pack of the plan.
+                        Some(place) if place == location => records.push((hash, location)),
+                        None if marked.contains(&hash) => lost.push((hash, location)),
+                        _ => {}
                     }
                 }
                 Step::Gap { .. } => whole = false,
@@ -273,7 +318,24 @@ impl Sweep<'_> {
         })?;
         let all = records.len() as u64 == pack.kept_blocks + pack.ripe_blocks;
         let settled = whole || wanted.is_empty();
-        Ok((all && settled).then_some(records))
+        if !all || !settled || !self.adopt(&lost)? {
+            return Ok(None);
+        }
+        records.extend(lost);
+        Ok(Some(records))
+    }
+
+    /// Puts blocks back into the index that it has lost; false when one of them is not what it should be.
+    fn adopt(&self, lost: &[(BlockHash, Location)]) -> Result<bool> {
+        for batch in batches(lost) {
+            if self.read(batch)?.is_none() {
+                return Ok(false);
+            }
+            tracing::warn!(blocks = batch.len(), "the index had lost blocks that versions name");
+            let batch = batch.to_vec();
+            self.upkeep.on_writer(move |writer| check::adopt(writer, &batch))?;
+        }
+        Ok(true)
     }
 
     fn is_whole(&self, batch: &[(BlockHash, Location)]) -> Result<bool> {

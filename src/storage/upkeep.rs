@@ -3,6 +3,7 @@
 //! It runs on the thread of whoever asks, one job at a time, reads with a handle of its own, and changes things only as
 //! jobs of the storage thread, in small steps, so that commits never wait for it longer than for each other.
 
+use super::collected::Collected;
 use super::error::StorageError;
 use super::inbox::{Job, Work};
 use super::journal::{JournalFile, Replayed, Title};
@@ -47,6 +48,8 @@ pub struct Contents {
     pub head: HashSet<FileContent>,
     /// Of replaced versions that can be restored. May hold current ones too.
     pub history: HashSet<FileContent>,
+    /// The last commit of each share before which nothing is kept for history.
+    pub floors: Collected,
 }
 
 impl From<Unreadable> for StorageError {
@@ -128,24 +131,29 @@ impl Upkeep {
         paths.into_iter().map(open).collect()
     }
 
-    /// The contents of all versions that are current, or were replaced after `cutoff_ms`: read from the journals, so that
-    /// nothing depends on the index. The rule is that of `history`: what counts is the latest time up to a commit.
+    /// The contents of all versions that are current, or were replaced after `cutoff_ms` and not collected before: read from
+    /// the journals, so that nothing depends on the index. The rule is that of `history`: what counts is the latest time up
+    /// to a commit.
     pub fn contents(&self, cutoff_ms: u64, brake: &Brake) -> Result<Contents> {
         let mut contents = Contents::default();
         let mut since = Instant::now();
         for (title, journal) in self.journals()? {
             let mut current: HashMap<NodeId, FileContent> = HashMap::new();
             let mut time_max_ms = 0;
-            let before = self.shared.head(title.share);
-            let read = journal.replay(&mut |Replayed { record, .. }| {
+            let (before, collected) = (self.shared.head(title.share), self.shared.collected(title.share));
+            let read = journal.replay(&mut |Replayed { record, chain, .. }| {
                 time_max_ms = record.time_ms.max(time_max_ms);
+                let kept = time_max_ms > cutoff_ms && record.seq > collected;
+                if !kept {
+                    contents.floors.insert(title.share, (record.seq, chain));
+                }
                 for change in record.changes {
                     let new = change.state.as_ref().and_then(|state| state.kind.content()).cloned();
                     let old = match new {
                         Some(new) => current.insert(change.id, new),
                         None => current.remove(&change.id),
                     };
-                    contents.history.extend(old.filter(|_| time_max_ms > cutoff_ms));
+                    contents.history.extend(old.filter(|_| kept));
                 }
                 if since.elapsed() > Duration::from_millis(20) {
                     since = self.pace(brake, since)?;

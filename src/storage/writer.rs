@@ -19,7 +19,7 @@ use super::{
 use crate::block::seal;
 use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
 use bytes::Bytes;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -225,9 +225,15 @@ impl Writer {
         self.put(&[inline])?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
-        let held = Here { shared: &self.shared, index: &self.index, session, named: RefCell::default() };
+        let held = Here {
+            shared: &self.shared,
+            index: &self.index,
+            session,
+            named: RefCell::default(),
+            change: Cell::new(0),
+        };
         let verdicts = decide(&view, &held, &mut self.known, &changes)?;
-        let named = held.named.into_inner();
+        let named = taken(held.named.into_inner(), &verdicts);
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
             let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
@@ -328,8 +334,17 @@ struct Judged {
     committed: Committed,
     event: Option<CommitEvent>,
     signed: Signed,
-    /// Blocks it names on which its session has a lease.
+    /// Blocks it names on which the lease of its session ends with it.
     named: Vec<BlockHash>,
+}
+
+/// Of the blocks that changes name, those that only changes name that stand. A client that was refused will send its change
+/// again, and was told that the blocks of it are here.
+fn taken(named: Vec<(usize, BlockHash)>, verdicts: &[Option<Refusal>]) -> Vec<BlockHash> {
+    let stands = |change: &usize| matches!(verdicts.get(*change), Some(None));
+    let (standing, refused): (Vec<_>, Vec<_>) = named.into_iter().partition(|(change, _)| stands(change));
+    let refused: HashSet<BlockHash> = refused.into_iter().map(|(_, hash)| hash).collect();
+    standing.into_iter().map(|(_, hash)| hash).filter(|hash| !refused.contains(hash)).collect()
 }
 
 /// Splits changes by their verdicts.
@@ -372,18 +387,24 @@ struct Here<'a> {
     shared: &'a Shared,
     index: &'a Index,
     session: SessionId,
-    named: RefCell<Vec<BlockHash>>,
+    /// Blocks on which the session has a lease, each with the number of the change that names it.
+    named: RefCell<Vec<(usize, BlockHash)>>,
+    change: Cell<usize>,
 }
 
 impl Here<'_> {
     fn name(&self, hash: &BlockHash) {
         if self.shared.leases().named(self.session, hash) {
-            self.named.borrow_mut().push(*hash);
+            self.named.borrow_mut().push((self.change.get(), *hash));
         }
     }
 }
 
 impl Held for Here<'_> {
+    fn begin(&self, change: usize) {
+        self.change.set(change);
+    }
+
     fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
         self.name(hash);
         Ok(locate(self.shared, self.index, hash)?.map(|location| location.plain_len))

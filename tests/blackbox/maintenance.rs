@@ -136,6 +136,23 @@ fn gc_waits_for_the_grace_time_and_a_dry_run_changes_nothing() {
     tend(&world, "check", &[]).code(0);
 }
 
+/// A second run was needed, so without a timer the space never came back.
+#[test]
+fn the_server_finishes_what_a_gc_began() {
+    let mut world = World::new();
+    keep_nothing(&mut world);
+    let a = world.folder("a");
+    a.write("stays", random_bytes(1, 500_000));
+    a.write("goes", random_bytes(2, 1_500_000));
+    world.sync(&a);
+    a.remove("goes");
+    world.sync(&a);
+    let waits = tend(&world, "gc", &["--grace", "1s", "--json"]).code(0);
+    assert_eq!(number(&waits.stdout, "deleted_blocks"), 0);
+    wait_until("the space is back", || packs_bytes(&world) < 700_000);
+    tend(&world, "check", &[]).code(0);
+}
+
 #[test]
 fn replaced_versions_are_not_garbage_for_thirty_days() {
     let world = World::new();

@@ -3,12 +3,13 @@
 use super::clock::SimClock;
 use super::dice::{Dice, Trace};
 use super::net::{Dialer, Network};
-use super::saves::Saves;
+use super::saves::{Content, Saves};
 use super::user::{FOLDER, Tree, User, contents};
 use dropblock::client::{Client, ClientError, Config, News};
 use dropblock::folder::memory::Clock;
 use dropblock::folder::{Disk, MemoryDisk};
-use dropblock::model::Name;
+use dropblock::model::{Name, RelPath};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,9 @@ use tokio::time::Duration;
 pub enum Strike {
     /// The user does something at this very moment.
     Act,
+    /// The user does something to the very file that the client is about to replace, move or remove. Counts only calls that do
+    /// that to a file of the user.
+    Meddle,
     /// The client is killed. What it had written is there.
     Kill,
     /// The machine loses power.
@@ -39,6 +43,8 @@ pub struct Machine {
     saves: Saves,
     trace: Trace,
     poll: Duration,
+    /// Of `--once`: asked in seeds that have it.
+    once: Option<Dice>,
 }
 
 /// What the disk's hook reaches too.
@@ -69,21 +75,36 @@ impl Machine {
         let shared = Arc::new(Mutex::new(shared));
         let (hook, clock_of_hook, net_of_hook) = (shared.clone(), clock.clone(), net.clone());
         let (saves_of_hook, trace_of_hook, machine) = (saves.clone(), trace.clone(), disk.clone());
-        disk.on_call(move |caller| {
+        disk.on_call(move |caller, ino| {
             // Taken by the simulator itself: a call of the user.
             let Ok(mut shared) = hook.try_lock() else { return };
             if caller.number() != shared.client {
                 return;
             }
+            // Asked only when it is needed: a fine clock moves with each look.
+            let when = || format!("[{}]   in the middle:", clock_of_hook.label());
+            let meddles = shared.strikes.iter().position(|(_, strike)| *strike == Strike::Meddle);
+            if let (Some(at), Some(ino)) = (meddles, ino)
+                && let Some(path) = shared.user.path_of(ino)
+            {
+                shared.strikes[at].0 -= 1;
+                if shared.strikes[at].0 == 0 {
+                    shared.strikes.remove(at);
+                    shared.user.meddle(path, &when());
+                }
+            }
             let due: Vec<Strike> = {
-                shared.strikes.iter_mut().for_each(|(n, _)| *n = n.saturating_sub(1));
+                let counted = |strike: &Strike| *strike != Strike::Meddle;
+                let calls = shared.strikes.iter_mut().filter(|(_, strike)| counted(strike));
+                calls.for_each(|(n, _)| *n = n.saturating_sub(1));
                 let due = shared.strikes.iter().filter(|(n, _)| *n == 0).map(|(_, strike)| *strike).collect();
                 shared.strikes.retain(|(n, _)| *n > 0);
                 due
             };
             for strike in due {
-                let when = format!("[{}]   in the middle:", clock_of_hook.label());
+                let when = when();
                 match strike {
+                    Strike::Meddle => {}
                     Strike::Act => shared.user.act(&when),
                     Strike::Kill => {
                         trace_of_hook.say(&format!("{when} client {number} is killed"));
@@ -108,6 +129,7 @@ impl Machine {
             running: None,
             net: net.clone(),
             poll: Duration::from_millis(*dice.pick(&[200, 1000, 1000])),
+            once: None,
             dice,
             saves: saves.clone(),
             trace: trace.clone(),
@@ -131,7 +153,8 @@ impl Machine {
         if self.running.is_some() {
             return;
         }
-        self.say("the client starts");
+        let once = self.once.as_mut().is_some_and(|dice| dice.one_in(3));
+        self.say(if once { "the client starts, once" } else { "the client starts" });
         let process = self.disk.process();
         self.shared().client = process.number();
         let config = self.config();
@@ -139,6 +162,9 @@ impl Machine {
         let (disk, now_ns) = (Disk::Memory(process.clone()), self.clock.wall_ns());
         let task = tokio::spawn(async move {
             let mut client = Client::open_on(disk, Path::new(FOLDER), config, now_ns)?;
+            if once {
+                return client.run_once().await.map(drop);
+            }
             client
                 .run_forever(async move {
                     let _ = stopped.await;
@@ -205,6 +231,11 @@ impl Machine {
 
     fn boot(&self) {
         self.shared().user.log_in(&self.disk);
+    }
+
+    /// From now on clients often are of the kind that ends when both sides are equal; or never again.
+    pub fn set_once(&mut self, dice: Option<Dice>) {
+        self.once = dice;
     }
 
     /// Ends the client as a service manager does.
@@ -287,9 +318,18 @@ impl Machine {
 
 /// A power cut, and what it took.
 fn cut_power(machine: &MemoryDisk, shared: &mut Shared, saves: &Saves, trace: &Trace) {
-    let before = contents(machine);
+    let (places_before, known) = (contents(machine), |places: &BTreeSet<(Content, RelPath)>| {
+        places.iter().cloned().collect::<BTreeMap<Content, RelPath>>()
+    });
     machine.lose_power();
-    let after = contents(machine);
+    let places_after = contents(machine);
+    for (content, path) in places_before.difference(&places_after) {
+        let is_private = path.names().get(1).is_some_and(Name::is_private_dir);
+        if !is_private && saves.is_known(*content) {
+            saves.lost_copy(*content);
+        }
+    }
+    let (before, after) = (known(&places_before), known(&places_after));
     for (content, path) in &before {
         if !after.contains_key(content) && saves.is_known(*content) {
             trace.say(&format!("      lost with the power: {path} {content:016x}"));

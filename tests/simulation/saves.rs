@@ -1,7 +1,8 @@
 //! What users saved, and what became of it: the oracle of R5 and R9.
 //!
 //! A content must exist at the end unless a user removed it knowingly: overwrote or deleted a file while it held that
-//! content on that user's own disk. What a power cut took before it was durable is excused.
+//! content on that user's own disk. What a power cut took before it was durable is excused. A copy of a content that was
+//! removed elsewhere keeps it as long as the copy lasts: when the power takes the copy, the removal counts again.
 
 use super::dice::hash;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ struct Book {
     /// Content -> where and when it was saved first.
     saved: BTreeMap<Content, String>,
     removed: BTreeMap<Content, String>,
+    /// Removed contents that were saved anew, with the story of the removal.
+    revived: BTreeMap<Content, String>,
     excused: BTreeSet<Content>,
     /// Contents that a power cut made of a user's own unsynced file.
     torn: BTreeSet<Content>,
@@ -40,7 +43,9 @@ impl Saves {
         let mut book = self.0.lock().unwrap();
         book.saved.entry(content).or_insert(story);
         // Written anew on top of whatever happened before.
-        book.removed.remove(&content);
+        if let Some(removal) = book.removed.remove(&content) {
+            book.revived.insert(content, removal);
+        }
         book.excused.remove(&content);
     }
 
@@ -58,6 +63,14 @@ impl Saves {
         let mut book = self.0.lock().unwrap();
         if !book.secured.contains(&content) {
             book.excused.insert(content);
+        }
+    }
+
+    /// A power cut took one of several files that had it.
+    pub fn lost_copy(&self, content: Content) {
+        let mut book = self.0.lock().unwrap();
+        if let Some(removal) = book.revived.remove(&content) {
+            book.removed.entry(content).or_insert(removal);
         }
     }
 

@@ -104,11 +104,49 @@ impl User {
             18 => self.sync(),
             _ => self.rewrite_in_place(),
         };
+        self.tell(done, when);
+    }
+
+    fn tell(&self, done: Done, when: &str) {
         let story = match done {
             Ok(story) => story,
             Err(error) => format!("nothing ({})", error.kind()),
         };
         self.trace.say(&format!("{when} user {}: {story}", self.number));
+    }
+
+    /// Does something to the very file that a client is about to replace, move or remove. Size or inode tell of it: between
+    /// the client's last look and its call a time of change would not (ADR 0007).
+    pub fn meddle(&mut self, path: RelPath, when: &str) {
+        let done = self.place(path).and_then(|(path, dir, name)| match self.dice.below(8) {
+            0..=2 => self.append_to(path, &dir, &name),
+            3 | 4 => self.replace(path, &dir, &name),
+            5 => self.overwrite(path, &dir, &name),
+            6 => {
+                let (to, to_dir, to_name) = self.any_place(&FILES)?;
+                dir.rename_to_free(&name, &to_dir, &to_name)?;
+                Ok(format!("moves {path} to {to}"))
+            }
+            _ => {
+                let item = self.tree().get(&path).cloned();
+                dir.unlink(&name)?;
+                item.inspect(|item| self.gone_item(item, &format!("deleted {path}")));
+                Ok(format!("deletes {path}"))
+            }
+        });
+        self.tell(done, when);
+    }
+
+    /// Where the regular file with this inode is.
+    pub fn path_of(&self, ino: u64) -> Option<RelPath> {
+        let root = self.root().ok()?;
+        let mut files = self.tree().into_iter().filter(|(_, item)| item.kind == EntryKind::File);
+        let (path, _) = files.find(|(path, _)| {
+            let Some((parent, name)) = path.split_last() else { return false };
+            let meta = root.open_below(&parent).and_then(|dir| dir.meta(name));
+            meta.is_ok_and(|meta| meta.stamp.ino == ino)
+        })?;
+        Some(path)
     }
 
     /// Goes on with a file that a program has open.
@@ -225,9 +263,13 @@ impl User {
 
     fn append(&mut self) -> Done {
         let (path, dir, name) = self.some_file()?;
-        let Some((old, _)) = read(&dir, &name)? else { return Ok("nothing".to_owned()) };
+        self.append_to(path, &dir, &name)
+    }
+
+    fn append_to(&mut self, path: RelPath, dir: &Dir, name: &Name) -> Done {
+        let Some((old, _)) = read(dir, name)? else { return Ok("nothing".to_owned()) };
         let piece = self.bytes();
-        dir.open_own(&name)?.write_all_at(&piece, old.len() as u64)?;
+        dir.open_own(name)?.write_all_at(&piece, old.len() as u64)?;
         self.gone(&old, &format!("appended to {path}"));
         let new = [old, piece].concat();
         self.save(new.clone(), &format!("appended to {path}"), "");
@@ -259,9 +301,13 @@ impl User {
     /// As editors save: a new file beside it, then renamed over it.
     fn save_by_rename(&mut self) -> Done {
         let (path, dir, name) = self.some_file()?;
+        self.replace(path, &dir, &name)
+    }
+
+    fn replace(&mut self, path: RelPath, dir: &Dir, name: &Name) -> Done {
         let temp = Name::new(b".saving~").unwrap();
-        let Some((old, meta)) = read(&dir, &name)? else { return Ok("nothing".to_owned()) };
-        if let Some((leftover, _)) = read(&dir, &temp)? {
+        let Some((old, meta)) = read(dir, name)? else { return Ok("nothing".to_owned()) };
+        if let Some((leftover, _)) = read(dir, &temp)? {
             dir.unlink(&temp)?;
             self.gone(&leftover, "removed a leftover of an editor");
         }
@@ -272,7 +318,7 @@ impl User {
         if synced {
             file.sync_all()?;
         }
-        dir.rename_over(&temp, &dir, &name)?;
+        dir.rename_over(&temp, dir, name)?;
         self.gone(&old, &format!("saved {path} by rename"));
         self.save(bytes.clone(), &format!("saved {path} by rename"), "");
         Ok(format!("saves {path} by rename, now {:016x}", of_file(&bytes)))
@@ -491,8 +537,8 @@ pub fn walk(dir: &Dir, at: &RelPath, tree: &mut Tree) {
     }
 }
 
-/// All contents on a disk, also those in private parts.
-pub fn contents(machine: &MemoryDisk) -> BTreeMap<Content, RelPath> {
+/// All contents on a disk with their places, also those in private parts.
+pub fn contents(machine: &MemoryDisk) -> BTreeSet<(Content, RelPath)> {
     let mut tree = Tree::new();
     if let Ok(root) = Disk::Memory(machine.process()).open_root(Path::new("/")) {
         walk(&root, &RelPath::root(), &mut tree);

@@ -7,11 +7,11 @@ use super::saves::Saves;
 use super::user::Tree;
 use dropblock::folder::EntryKind;
 use dropblock::folder::memory::Failure;
-use dropblock::model::StoreId;
+use dropblock::model::{Kind, NodeId, NodeState, RelPath, StoreId};
 use dropblock::server;
-use dropblock::storage::MemoryStore;
+use dropblock::storage::{Journal, MemoryStore, Position};
 use dropblock::work::Work;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
@@ -22,6 +22,32 @@ const CONVERGE: Duration = Duration::from_secs(40);
 const CONVERGE_DEAF: Duration = Duration::from_secs(110);
 const YEAR_NS: i64 = 365 * 24 * 3600 * 1_000_000_000;
 
+/// Seeds from here on also have what came later: clients that end when all is equal, edits of the very file that a client
+/// replaces, and a server whose disk fails. The seeds before tell the stories they always told.
+pub const WIDE: u64 = 1001;
+
+/// Which story is told: that of a seed, or a part of it.
+#[derive(Debug, Clone, Default)]
+pub struct Story {
+    pub seed: u64,
+    /// Faults stop after so many steps.
+    pub steps: Option<u64>,
+    /// Steps in which nothing happens; for wide seeds only.
+    pub without: BTreeSet<u64>,
+    /// Machines from this one on are not there; for wide seeds only.
+    pub machines: Option<usize>,
+}
+
+impl Story {
+    pub fn of(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    pub const fn is_wide(&self) -> bool {
+        self.seed >= WIDE
+    }
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -31,9 +57,13 @@ pub struct Ended {
     pub converged_ms: u128,
     pub saves: usize,
     pub frames: u64,
+    /// Steps of users and faults, and machines.
+    pub steps: u64,
+    pub machines: usize,
 }
 
 struct World {
+    story: Story,
     dice: Dice,
     trace: Trace,
     saves: Saves,
@@ -41,7 +71,7 @@ struct World {
     machines: Vec<Machine>,
     store: Arc<MemoryStore>,
     store_id: u8,
-    server: Option<JoinHandle<()>>,
+    server: Option<JoinHandle<String>>,
     /// An older copy of the store.
     backup: Option<(Arc<MemoryStore>, u8)>,
     calm: Calm,
@@ -55,29 +85,34 @@ struct World {
 #[derive(Debug)]
 struct Calm {
     weights: [u64; 16],
+    /// Of what wide seeds have beside.
+    wide: [u64; 4],
 }
 
-/// Runs one seed in a runtime of its own.
-pub fn run(seed: u64, aloud: bool) -> Ended {
+/// Runs one story in a runtime of its own.
+pub fn run(story: &Story, aloud: bool) -> Ended {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let trace = Trace::new(aloud);
-    let told = trace.clone();
-    let (violations, converged_ms, saves, frames) = runtime.block_on(async move {
-        let mut world = World::new(seed, told, aloud);
-        world.live().await;
-        world.settle().await
-    });
-    Ended { trace, violations, converged_ms, saves, frames }
+    let (told, story) = (trace.clone(), story.clone());
+    runtime.block_on(async move {
+        let mut world = World::new(story, told, aloud);
+        let steps = world.live().await;
+        let (violations, converged_ms) = world.settle().await;
+        let (saves, frames, machines) = (world.saves.len(), world.net.frames(), world.machines.len());
+        Ended { trace, violations, converged_ms, saves, frames, steps, machines }
+    })
 }
 
 impl World {
-    fn new(seed: u64, trace: Trace, aloud: bool) -> Self {
+    fn new(story: Story, trace: Trace, aloud: bool) -> Self {
+        let seed = story.seed;
         let mut dice = Dice::new(seed);
         let clients = 1 + dice.weighted(&[1, 6, 6, 2, 1]);
         let net = Network::new(clients, dice.split(), trace.clone());
         let saves = Saves::default();
-        let machines = (0..clients).map(|n| Machine::new(n, &net, &mut dice, &saves, &trace)).collect();
+        let mut machines: Vec<Machine> =
+            (0..clients).map(|n| Machine::new(n, &net, &mut dice, &saves, &trace)).collect();
         let store = Arc::new(MemoryStore::new(dice.bytes32()));
         //                 act  on  mid partition reset hole slow kill power midkill midpower server store disk clock deaf
         let mut weights = [60, 20, 16, 6, 4, 2, 3, 3, 2, 4, 3, 4, 1, 3, 3, 2];
@@ -87,7 +122,19 @@ impl World {
             }
         }
         trace.say(&format!("seed {seed}: {clients} machines, weights {weights:?}"));
+        //              meddle full broken once
+        let mut wide = [0; 4];
+        if story.is_wide() {
+            wide = [24, 3, 2, 2].map(|weight| if dice.one_in(3) { 0 } else { weight });
+            if wide[3] > 0 {
+                machines.iter_mut().for_each(|machine| machine.set_once(Some(dice.split())));
+            }
+            machines.truncate(story.machines.unwrap_or(clients));
+            trace.say(&format!("wide {wide:?}"));
+        }
+        let clients = machines.len();
         Self {
+            story,
             dice,
             trace,
             saves,
@@ -97,7 +144,7 @@ impl World {
             store_id: 1,
             server: None,
             backup: None,
-            calm: Calm { weights },
+            calm: Calm { weights, wide },
             was_deaf: false,
             shown: vec![Tree::new(); clients],
             aloud,
@@ -114,42 +161,74 @@ impl World {
         let (listener, store) = (self.net.listen(), self.store.clone());
         self.server = Some(tokio::spawn(async move {
             let ended = server::run(listener, store.clone(), store, config, std::future::pending()).await;
-            panic!("the server ended: {ended:?}");
+            format!("{ended:?}")
         }));
     }
 
     async fn stop_server(&mut self) {
         let Some(server) = self.server.take() else { return };
         self.trace.say("the server loses power");
-        assert!(!server.is_finished(), "{:?}", server.await);
+        assert!(!server.is_finished() || self.store.is_broken(), "{:?}", server.await);
         server.abort();
         let _ = server.await;
         self.net.server_gone();
         self.store.crash();
     }
 
-    /// The time of users and faults.
-    async fn live(&mut self) {
+    /// A server ends by itself when its disk breaks, and only then.
+    async fn tend_server(&mut self) {
+        if self.server.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(server) = self.server.take()
+        {
+            let ended = server.await;
+            assert!(self.store.is_broken(), "the server ended: {ended:?}");
+            self.trace.say(&format!("the server ended: {ended:?}"));
+            self.net.server_gone();
+            self.store.crash();
+        }
+    }
+
+    /// The time of users and faults. Says how many steps it had.
+    async fn live(&mut self) -> u64 {
         self.serve();
         for machine in &mut self.machines {
             machine.start();
         }
-        for _ in 0..30 + self.dice.below(90) {
-            let event = self.dice.weighted(&self.calm.weights);
-            self.happen(event).await;
-            let pause = match self.dice.below(12) {
-                0..=4 => self.dice.below(30),
-                5..=9 => self.dice.below(400),
+        let steps = 30 + self.dice.below(90);
+        let steps = self.story.steps.unwrap_or(steps).min(steps);
+        for step in 0..steps {
+            let mut pausing = None;
+            if self.story.is_wide() {
+                // Each step has dice of its own, so that others go on as they were when one is left out.
+                let mut own = Dice::new(self.story.seed ^ (step + 1).wrapping_mul(0xd6e8_feb8_6659_fd93));
+                (self.dice, pausing) = (own.split(), Some(own));
+            }
+            if !self.story.without.contains(&step) {
+                let weights = self.calm.weights.iter().chain(&self.calm.wide).copied();
+                let event = self.dice.weighted(&weights.take(self.kinds()).collect::<Vec<_>>());
+                self.happen(event).await;
+            }
+            let dice = pausing.as_mut().unwrap_or(&mut self.dice);
+            let pause = match dice.below(12) {
+                0..=4 => dice.below(30),
+                5..=9 => dice.below(400),
                 10 => 1_000,
-                _ => self.dice.below(4_000),
+                _ => dice.below(4_000),
             };
             tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.tend_server().await;
             for machine in &mut self.machines {
                 machine.go_on();
                 machine.tend().await;
             }
             self.show();
         }
+        steps
+    }
+
+    /// Kinds of events.
+    fn kinds(&self) -> usize {
+        self.calm.weights.len() + if self.story.is_wide() { self.calm.wide.len() } else { 0 }
     }
 
     async fn happen(&mut self, event: usize) {
@@ -203,10 +282,31 @@ impl World {
             12 => self.change_store().await,
             13 => self.break_disk(number),
             14 => self.set_clock(number),
-            _ => {
+            15 => {
                 self.was_deaf = true;
                 self.machines[number].say("changes go unreported");
                 self.machines[number].disk.set_deaf(true);
+            }
+            16 => {
+                for _ in 0..1 + self.dice.below(3) {
+                    let calls = 1 + u32::try_from(self.dice.below(4)).unwrap();
+                    self.machines[number].strike_at(calls, Strike::Meddle);
+                }
+            }
+            17 => {
+                let times = 1 + u32::try_from(self.dice.below(20)).unwrap();
+                self.trace.say(&format!("the server's disk is full, {times} times"));
+                self.store.fill(times);
+            }
+            18 => {
+                let spared = u32::try_from(self.dice.below(6)).unwrap();
+                let recorded = self.dice.one_in(2);
+                self.trace.say(&format!("the server's disk breaks after {spared}, recorded: {recorded}"));
+                self.store.break_after(spared, recorded);
+            }
+            _ => {
+                self.machines[number].stop().await;
+                self.machines[number].start();
             }
         }
     }
@@ -271,14 +371,17 @@ impl World {
     }
 
     /// Faults stop; then everything must be as promised.
-    async fn settle(&mut self) -> (Vec<String>, u128, usize, u64) {
+    async fn settle(&mut self) -> (Vec<String>, u128) {
         self.trace.say("--- faults stop ---");
         for machine in &mut self.machines {
             machine.calm();
             machine.let_go();
+            machine.set_once(None);
             machine.tend().await;
             machine.start();
         }
+        self.store.mend();
+        self.tend_server().await;
         self.serve();
         self.net.heal();
         let faults_end = Instant::now();
@@ -291,7 +394,7 @@ impl World {
                 machine.start();
             }
             self.show();
-            if self.difference().is_some() {
+            if self.difference().await.is_some() {
                 equal_since = None;
                 continue;
             }
@@ -302,7 +405,7 @@ impl World {
         }
         let converged_ms = equal_since.map_or(faults_end.elapsed(), |since| since - faults_end).as_millis();
         let mut violations = Vec::new();
-        if let Some(difference) = self.difference() {
+        if let Some(difference) = self.difference().await {
             violations.push(format!("R6: after {converged_ms} ms: {difference}"));
         }
         self.check_contents(&mut violations);
@@ -315,7 +418,7 @@ impl World {
             server.abort();
             let _ = server.await;
         }
-        (violations, converged_ms, self.saves.len(), self.net.frames())
+        (violations, converged_ms)
     }
 
     /// Tells people what came to be in the folders. No part of the trace.
@@ -336,9 +439,22 @@ impl World {
         }
     }
 
-    /// The first difference between two machines.
-    fn difference(&self) -> Option<String> {
+    /// The first difference between two machines, or between the first and the server: equal to each other they are also
+    /// when none of them has reached it.
+    async fn difference(&self) -> Option<String> {
         let first = self.machines[0].tree();
+        let server = self.server_tree().await;
+        let path = first.keys().chain(server.keys()).find(|path| {
+            let here = first.get(path).map(|item| (item.kind, item.mtime_ns, item.exec));
+            here != server.get(path).copied()
+        });
+        if let Some(path) = path {
+            return Some(format!(
+                "{path}: machine 0 has {:?}, the server has {:?}",
+                first.get(path),
+                server.get(path)
+            ));
+        }
         self.machines[1..].iter().find_map(|other| {
             let tree = other.tree();
             let gone = |a: &Tree, b: &Tree| {
@@ -352,6 +468,30 @@ impl World {
                 tree.get(&path)
             ))
         })
+    }
+
+    /// What the share holds.
+    async fn server_tree(&self) -> BTreeMap<RelPath, (EntryKind, i64, bool)> {
+        let (share, _) = self.store.open_share("default").await.unwrap();
+        let page = self.store.read_since(share, Position::default(), usize::MAX, false).await.unwrap();
+        let states: BTreeMap<NodeId, NodeState> =
+            page.nodes.into_iter().filter_map(|node| Some((node.id, node.state?))).collect();
+        let path_of = |state: &NodeState| {
+            let mut names = vec![state.name.clone()];
+            let mut parent = state.parent;
+            while let Some(above) = states.get(&parent) {
+                names.push(above.name.clone());
+                parent = above.parent;
+            }
+            names.reverse();
+            RelPath::from_names(names)
+        };
+        let look = |kind: &Kind| match kind {
+            Kind::Folder => (EntryKind::Folder, 0, false),
+            Kind::File { mtime_ns, exec, .. } => (EntryKind::File, *mtime_ns, *exec),
+            Kind::Symlink { mtime_ns, .. } => (EntryKind::Symlink, *mtime_ns, false),
+        };
+        states.values().map(|state| (path_of(state), look(&state.kind))).collect()
     }
 
     fn check_contents(&self, violations: &mut Vec<String>) {

@@ -132,7 +132,7 @@ impl MemoryDir {
     }
 
     pub(in crate::folder) fn unlink(&self, name: &Name) -> io::Result<()> {
-        self.disk.call(Call::Change, |inner| {
+        self.disk.call_on(Call::Change, Some((self.ino, name)), |inner| {
             let ino = inner.child(self.ino, name)?;
             if inner.folder(ino).is_ok() {
                 return Err(Errno::ISDIR.into());
@@ -156,7 +156,7 @@ impl MemoryDir {
     }
 
     pub(in crate::folder) fn rename_over(&self, from: &Name, to_dir: &Self, to: &Name) -> io::Result<()> {
-        self.disk.call(Call::Change, |inner| {
+        self.disk.call_on(Call::Change, Some((to_dir.ino, to)), |inner| {
             let ino = self.may_move(inner, from, to_dir)?;
             if let Ok(old) = inner.child(to_dir.ino, to) {
                 if old == ino {
@@ -175,7 +175,7 @@ impl MemoryDir {
     }
 
     pub(in crate::folder) fn rename_to_free(&self, from: &Name, to_dir: &Self, to: &Name) -> io::Result<()> {
-        self.disk.call(Call::Change, |inner| {
+        self.disk.call_on(Call::Change, Some((self.ino, from)), |inner| {
             // The kernel looks whether the target is taken before it looks for loops.
             inner.child(self.ino, from)?;
             if inner.child(to_dir.ino, to).is_ok() {
@@ -202,7 +202,7 @@ impl MemoryDir {
     }
 
     pub(in crate::folder) fn exchange(&self, a: &Name, b_dir: &Self, b: &Name) -> io::Result<bool> {
-        self.disk.call(Call::Change, |inner| {
+        self.disk.call_on(Call::Change, Some((b_dir.ino, b)), |inner| {
             let (ino_a, ino_b) = (inner.child(self.ino, a)?, inner.child(b_dir.ino, b)?);
             let loops = |ino, dir| inner.folder(ino).is_ok() && inner.is_below(dir, ino);
             if loops(ino_a, b_dir.ino) || loops(ino_b, self.ino) {

@@ -72,7 +72,7 @@ struct Fault {
     times: u32,
 }
 
-type Hook = Box<dyn FnMut(&MemoryDisk) + Send>;
+type Hook = Box<dyn FnMut(&MemoryDisk, Option<u64>) + Send>;
 
 /// See the module. Clones are the same process on the same disk.
 #[derive(Clone)]
@@ -165,8 +165,9 @@ impl MemoryDisk {
         self.control().fault = None;
     }
 
-    /// Runs `hook` right before each call of any process; calls made inside it run none. It is told whose call it is.
-    pub fn on_call(&self, hook: impl FnMut(&Self) + Send + 'static) {
+    /// Runs `hook` right before each call of any process; calls made inside it run none. It is told whose call it is, and
+    /// for one that is about to take a name from something, the inode of that.
+    pub fn on_call(&self, hook: impl FnMut(&Self, Option<u64>) + Send + 'static) {
         *self.hook() = Some(Box::new(hook));
     }
 
@@ -231,9 +232,20 @@ impl MemoryDisk {
 
     /// One call of this process: what others do first, then whether it fails, then what it does, then who hears of it.
     fn call<T>(&self, call: Call, work: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
+        self.call_on(call, None, work)
+    }
+
+    /// A call that takes this name of this folder from what has it.
+    fn call_on<T>(
+        &self,
+        call: Call,
+        name: Option<(u64, &Name)>,
+        work: impl FnOnce(&mut Inner) -> io::Result<T>,
+    ) -> io::Result<T> {
         let hook = self.hook().take();
         if let Some(mut hook) = hook {
-            hook(self);
+            let ino = name.and_then(|(folder, name)| self.inner().child(folder, name).ok());
+            hook(self, ino);
             self.hook().get_or_insert(hook);
         }
         self.admit(call)?;

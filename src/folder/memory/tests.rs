@@ -268,6 +268,6 @@ fn changes_are_reported_by_folder_and_those_of_the_private_part_are_not() {
 fn somebody_else_may_act_between_any_two_calls() {
     let disk = disk(1);
     let other = top(&disk.process());
-    disk.on_call(move |_| drop(other.make_dir(&name("d"), 0o755)));
+    disk.on_call(move |_, _| drop(other.make_dir(&name("d"), 0o755)));
     assert!(top(&disk).meta(&name("d")).is_ok());
 }
