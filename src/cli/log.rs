@@ -24,5 +24,7 @@ pub fn start(verbose: u8, quiet: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_target(false)
+        // A log that cannot be written must not end the process.
+        .log_internal_errors(false)
         .try_init();
 }

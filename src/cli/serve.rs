@@ -35,7 +35,7 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     let listener = std::net::TcpListener::bind(args.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
-    refuse_inside_synced(&args.store)?;
+    refuse_inside_ours(&args.store)?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
@@ -68,11 +68,14 @@ async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, args: &Args)
 }
 
 /// A store inside a synced folder would be synced into itself without end.
-fn refuse_inside_synced(store: &Path) -> Result<(), Failure> {
+fn refuse_inside_ours(store: &Path) -> Result<(), Failure> {
     let Ok(path) = std::path::absolute(store) else { return Ok(()) };
-    let Some(outer) = folder::synced_above(&folder::Disk::Kernel, &path) else { return Ok(()) };
+    let Some(outer) = folder::ours_above(&folder::Disk::Kernel, &path) else { return Ok(()) };
     let (store, outer) = (ShownPath::from(store), ShownPath::from(outer));
-    Err(Failure::new(Exit::General, format!("the store {store} is inside {outer}, which is a synced folder")))
+    Err(Failure::new(
+        Exit::General,
+        format!("the store {store} is inside {outer}, which is a synced folder or a store"),
+    ))
 }
 
 fn open_failure(error: &StorageError) -> Failure {

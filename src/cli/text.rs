@@ -1,7 +1,8 @@
-//! Text for people: lines on stderr, sizes, rates and times.
-#![allow(clippy::print_stderr, clippy::print_stdout)]
+//! Text for people: lines on stderr, sizes, rates and times. Where nobody can read them, on a full disk or a closed pipe,
+//! the work goes on.
 
 use super::Failure;
+use std::io::Write;
 use std::time::Duration;
 
 /// How much is said.
@@ -15,19 +16,24 @@ impl Voice {
     /// One line of news.
     pub fn say(self, line: &str) {
         if !self.quiet {
-            eprintln!("dropblock: {line}");
+            tell(line);
         }
     }
 }
 
+/// A line on stderr.
+fn tell(line: &str) {
+    // In one write, so that lines of several threads stay whole.
+    let _ = std::io::stderr().write_all(format!("dropblock: {line}\n").as_bytes());
+}
+
 /// The one line of an error.
 pub fn error(failure: &Failure) {
-    eprintln!("dropblock: {}", failure.line.replace('\n', " "));
+    tell(&failure.line.replace('\n', " "));
 }
 
 /// A line of data on stdout. A reader that has gone is no error.
 pub fn data(line: &str) {
-    use std::io::Write;
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();

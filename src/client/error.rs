@@ -61,6 +61,14 @@ pub enum ClientError {
         /// The file.
         path: String,
     },
+    /// The server's store lies in the folder: each sync would make more to sync, without end.
+    #[error(
+        "{path} is the store of this server: it cannot be synced into itself; move the store out of the folder"
+    )]
+    StoreInside {
+        /// The store.
+        path: String,
+    },
     /// Two sides cannot agree within a sane number of rounds.
     #[error("the folder keeps changing; try again")]
     Restless,

@@ -6,7 +6,7 @@ use super::reconnect::Backoff;
 use super::session::Session;
 use super::{Client, ClientError, Done, News, rescue_names};
 use crate::folder::scan::Scope;
-use crate::folder::watch::{Hint, WATCH_LIMIT_ADVICE, Watcher};
+use crate::folder::watch::{Hint, Watcher};
 use crate::wire::{ErrorCode, Pushes};
 use std::future::Future;
 use std::time::Duration;
@@ -57,8 +57,8 @@ impl Client {
         let trigger = self.trigger.clone();
         let watcher =
             Watcher::start_on(self.folder.disk(), self.folder.path(), move |hint| trigger.hint(hint))?;
-        if watcher.is_limited() {
-            self.news(News::WatchLimited(WATCH_LIMIT_ADVICE));
+        if let Some(advice) = watcher.limit_advice() {
+            self.news(News::WatchLimited(advice));
         }
         tokio::pin!(shutdown);
         let mut backoff = Backoff::default();
@@ -145,7 +145,7 @@ impl Client {
             if failures == FAILURES_TOLD {
                 session.tell_left();
             }
-            if settled && !busy && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
+            if settled && !held && !busy && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
                 session.client.was_equal = true;
                 session.prune();
                 session.client.news(News::InSync);

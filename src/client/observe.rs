@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{ClientError, News, Phase, upload};
 use crate::folder::scan::{Entry, Found, Scan, Scope, scan};
 use crate::folder::watch::Hint;
-use crate::folder::{Stamp, Update};
+use crate::folder::{ShownPath, Stamp, Update};
 use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::mass_delete;
 use std::collections::HashMap;
@@ -18,6 +18,10 @@ use std::time::Duration;
 const GONE_MANY: usize = 10;
 /// A moved file of this size is not read again when its inode, size and time are as before.
 const TRUSTED_MOVE_BYTES_MIN: u64 = 1024 * 1024;
+
+/// What names a store, and how long it is at most.
+const STORE_FILE: &[u8] = b"store.toml";
+const STORE_FILE_BYTES_MAX: u64 = 4096;
 
 impl Session<'_> {
     /// Looks at the disk and takes in what differs from the base.
@@ -43,7 +47,7 @@ impl Session<'_> {
         let agreed = seen.gone.iter().filter(|id| is_file(**id) && cycle.is_deleted_there(**id)).count();
         let (missing, tracked) = (seen.missing.saturating_sub(agreed), seen.tracked.saturating_sub(agreed));
         if let Some(held) = mass_delete(missing, tracked).filter(|_| !self.client.config.allow_mass_delete) {
-            let folder = crate::folder::ShownPath::from(self.client.folder.path()).to_string();
+            let folder = ShownPath::from(self.client.folder.path()).to_string();
             return Err(ClientError::Held { held, folder });
         }
         self.take_in(seen).await
@@ -104,6 +108,7 @@ impl Session<'_> {
         }
         self.take_large(&mut files, &mut looks);
         let jobs = self.jobs(&files);
+        self.refuse_own_store(&jobs)?;
         let bytes = files.values().map(|found| found.entry.stamp().size).sum();
         self.client.progress.start(Phase::Sending, files.len() as u64, bytes);
         let progress = self.client.progress.clone();
@@ -194,6 +199,25 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    /// Nothing of the store that this session fills may go into it.
+    fn refuse_own_store(&self, jobs: &[Job]) -> Result<(), ClientError> {
+        let id = self.connection.welcome().store.to_string();
+        for job in jobs {
+            let Some((store, _)) = job.path.split_last().filter(|(_, name)| name.as_bytes() == STORE_FILE)
+            else {
+                continue;
+            };
+            let Ok(Some((file, stamp))) = self.client.folder.open_file(&job.path) else { continue };
+            let mut text = vec![0; usize::try_from(stamp.size.min(STORE_FILE_BYTES_MAX)).unwrap_or(0)];
+            if file.read_exact_at(&mut text, 0).is_ok() && String::from_utf8_lossy(&text).contains(&id) {
+                return Err(ClientError::StoreInside {
+                    path: format!("{}/{store}", ShownPath::from(self.client.folder.path())),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Files to read, folders' order kept so that reading goes through the disk once.

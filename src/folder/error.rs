@@ -73,12 +73,12 @@ pub enum FolderError {
         /// On what.
         path: ShownPath,
     },
-    /// A folder around it is synced already: the two would sync each other's private files without end.
-    #[error("{path} is inside {outer}, which is a synced folder itself")]
+    /// A folder around it is synced already, or a store: the two would sync each other's private files without end.
+    #[error("{path} is inside {outer}, which is a synced folder or a store itself")]
     Nested {
         /// The folder.
         path: ShownPath,
-        /// The synced folder around it.
+        /// The folder around it.
         outer: ShownPath,
     },
     /// Another client holds the lock of this folder.

@@ -64,6 +64,16 @@ const VERSION_PREFIX: &str = "dropblock client state ";
 const PRIVATE_DIR_MODE: u32 = 0o700;
 const PRIVATE_FILE_MODE: u32 = 0o600;
 
+/// Where the private part was made, as its version file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Here,
+    /// By a program that did not write it down.
+    Unsaid,
+    /// It is a copy, came back from a backup, or was moved to another disk: its files have other inodes.
+    Elsewhere,
+}
+
 /// A folder that is open for syncing, locked against a second client.
 #[derive(Debug)]
 pub struct Folder {
@@ -78,6 +88,7 @@ pub struct Folder {
     root_meta: Meta,
     private_meta: Meta,
     is_new: bool,
+    origin: Origin,
     waiting: Mutex<Vec<trash::Waiting>>,
     nameless: stage::NamelessFiles,
     /// Held for as long as the folder is open.
@@ -103,7 +114,7 @@ impl Folder {
             let shown = ShownPath::from(path.as_path());
             move |error| FolderError::from_io(action, shown, error)
         };
-        if let Some(outer) = synced_above(&disk, &path) {
+        if let Some(outer) = ours_above(&disk, &path) {
             return Err(FolderError::Nested { path: path.as_path().into(), outer: outer.into() });
         }
         let root = disk.open_root(&path).map_err(fail("open"))?;
@@ -115,7 +126,8 @@ impl Folder {
         let Some(lock) = fs::Lock::try_take(lock).map_err(fail("lock"))? else {
             return Err(FolderError::Locked { path: ShownPath::from(path.as_path()) });
         };
-        check_version(&private_path, &private)?;
+        let private_meta = private.own_meta().map_err(fail("look at"))?;
+        let origin = check_version(&private_path, &private, private_meta.stamp.identity())?;
         let sub = |name: &str| {
             open_or_make(&private, name)
                 .map_err(|error| FolderError::from_io("open", private_path.join(name).as_path(), error))
@@ -135,6 +147,7 @@ impl Folder {
             root_meta,
             private_meta,
             is_new,
+            origin,
             waiting: Mutex::default(),
             nameless,
             _lock: lock,
@@ -276,13 +289,15 @@ fn find_or_make(disk: &Disk, path: &Path, create: bool) -> Result<PathBuf, Folde
     disk.canonical(path).map_err(fail)
 }
 
-/// The synced folder that holds this path, if any. Folders above that cannot be looked at are nobody's.
-pub fn synced_above<'a>(disk: &Disk, path: &'a Path) -> Option<&'a Path> {
-    let version = || Some(RelPath::from_names(vec![names::own(PRIVATE_DIR).ok()?]));
+/// The synced folder or the store that holds this path, if any. Folders above that cannot be looked at are nobody's.
+pub fn ours_above<'a>(disk: &Disk, path: &'a Path) -> Option<&'a Path> {
+    let has = |dir: &Dir, name: &str| {
+        names::own(name).and_then(|name| dir.meta_if_there(&name)).is_ok_and(|meta| meta.is_some())
+    };
     path.ancestors().skip(1).find(|above| {
-        let private = version().and_then(|private| disk.open_root(above).ok()?.open_below(&private).ok());
-        let there = |dir: Dir| names::own("version").and_then(|name| dir.meta_if_there(&name));
-        matches!(private.map(there), Some(Ok(Some(_))))
+        let Ok(dir) = disk.open_root(above) else { return false };
+        let private = names::own(PRIVATE_DIR).and_then(|name| dir.open_child(&name));
+        private.is_ok_and(|private| has(&private, "version")) || has(&dir, "store.toml") && has(&dir, "packs")
     })
 }
 
@@ -320,26 +335,44 @@ fn open_or_make(parent: &Dir, name: &str) -> io::Result<Dir> {
     }
 }
 
-fn check_version(path: &Path, private: &Dir) -> Result<(), FolderError> {
+/// Checks the version and tells where the private part, which is `here` now, was made.
+fn check_version(path: &Path, private: &Dir, here: Identity) -> Result<Origin, FolderError> {
     let full = path.join("version");
     let fail = |error| FolderError::from_io("read", full.as_path(), error);
     let name = names::own("version").map_err(fail)?;
     let Some((file, _)) = private.open_file(&name).map_err(fail)? else {
-        return write_whole(private, "version", format!("{VERSION_PREFIX}{STATE_VERSION}\n").as_bytes())
+        let written = write_version(private, here);
+        return written
+            .map(|()| Origin::Here)
             .map_err(|error| FolderError::from_io("write", full.as_path(), error));
     };
     let mut text = String::new();
-    if file.take(64).read_to_string(&mut text).is_err() {
+    if file.take(128).read_to_string(&mut text).is_err() {
         return Err(FolderError::UnknownVersion { path: full.as_path().into() });
     }
-    let found = text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    let mut lines = text.lines();
+    let found =
+        lines.next().and_then(|line| line.strip_prefix(VERSION_PREFIX)?.trim_end().parse::<u32>().ok());
     match found {
-        Some(found) if found <= STATE_VERSION => Ok(()),
+        Some(found) if found <= STATE_VERSION => Ok(match lines.next() {
+            None => Origin::Unsaid,
+            Some(line) if line == place(here) => Origin::Here,
+            Some(_) => Origin::Elsewhere,
+        }),
         Some(found) => {
             Err(FolderError::NewerVersion { path: full.as_path().into(), found, known: STATE_VERSION })
         }
         None => Err(FolderError::UnknownVersion { path: full.as_path().into() }),
     }
+}
+
+/// The line that says where the private part was made.
+fn place(here: Identity) -> String {
+    format!("at {}", names::show_identity(here))
+}
+
+fn write_version(private: &Dir, here: Identity) -> io::Result<()> {
+    write_whole(private, "version", format!("{VERSION_PREFIX}{STATE_VERSION}\n{}\n", place(here)).as_bytes())
 }
 
 /// Writes a small private file so that it is there whole or not at all, and durable.

@@ -104,7 +104,8 @@ impl TrashName {
     }
 }
 
-fn show_identity((ino, btime_ns): Identity) -> String {
+/// As it stands in names and in the version file.
+pub(super) fn show_identity((ino, btime_ns): Identity) -> String {
     match btime_ns {
         Some(btime_ns) => format!("{ino:016x}-{btime_ns:016x}"),
         None => format!("{ino:016x}-none"),

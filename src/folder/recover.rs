@@ -12,6 +12,7 @@
 //! | `put-…` with another inode, not as the base has it | an edit of the user | put back |
 //! | `park-…` | a node on its way | put back |
 //! | trash, not as its name says | an edit of the user | put back |
+//! | trash of a copied folder, of the size in its name | agreed: a copy has other inodes, perhaps other times | put back as if it fitted, or removed: nobody has it open |
 //! | trash, as its name and the base say, its folder there, its place empty | deleted or replaced, never recorded | put back |
 //! | trash, as its name says, otherwise | agreed and replaced or deleted | waits in the trash as ever |
 //!
@@ -50,7 +51,13 @@ impl Folder {
     ) -> Result<Recovered, FolderError> {
         let mut recovery = Recovery { folder: self, state, now_ns, names, done: Recovered::default() };
         recovery.run().map_err(self.failed_private("clean up"))?;
-        Ok(recovery.done)
+        let done = recovery.done;
+        if self.origin != super::Origin::Here {
+            // Not before: until all is cleaned up, its files are those of a copy.
+            super::write_version(&self.private, self.private_meta.stamp.identity())
+                .map_err(self.failed_private("clean up"))?;
+        }
+        Ok(done)
     }
 }
 
@@ -164,7 +171,9 @@ impl Recovery<'_> {
     fn trashed(&mut self, name: Name, parsed: TrashName) -> io::Result<()> {
         let trash = &self.folder.trash;
         let Some(meta) = trash.meta_if_there(&name)? else { return Ok(()) };
-        if !parsed.fits(&meta.stamp) {
+        // An edit in the last instant keeps the inode, or has another time; and nobody edits the trash of a copy.
+        let is_copied = self.folder.origin == super::Origin::Elsewhere && meta.stamp.size == parsed.size;
+        if !parsed.fits(&meta.stamp) && !is_copied {
             return self.put_back(trash, &name, parsed.id);
         }
         let path = self.state.base.path_of(parsed.id);
@@ -173,6 +182,9 @@ impl Recovery<'_> {
             && self.is_free(path)?
         {
             return self.put_back(trash, &name, parsed.id);
+        }
+        if is_copied {
+            return self.remove(trash, &name);
         }
         self.folder.watch_trash(name, path.unwrap_or(fallback(parsed.id)?), &meta.stamp)
     }

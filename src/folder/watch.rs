@@ -28,9 +28,11 @@ const SECOND_LOOK: Duration = Duration::from_millis(40);
 /// A file that is written to without being closed is reported after this, and then at most this often.
 const WRITING: Duration = Duration::from_millis(200);
 
-/// What to do about a limit of the system. Printed once by the client.
-pub const WATCH_LIMIT_ADVICE: &str = "too many folders to watch them all: changes are found by scanning, which is \
+/// What to do about a limit of the system.
+const WATCH_LIMIT_ADVICE: &str = "too many folders to watch them all: changes are found by scanning, which is \
      slower; raise the limit with `sysctl fs.inotify.max_user_watches=1048576`";
+const INSTANCE_LIMIT_ADVICE: &str = "too many programs watch folders: changes are found by scanning, which is slower; \
+     raise the limit with `sysctl fs.inotify.max_user_instances=1024`";
 
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +46,9 @@ pub enum Hint {
 /// A running watch. Stops when dropped.
 #[derive(Debug)]
 pub struct Watcher {
-    /// `None` for a disk in memory, which reports by itself.
+    /// `None` for a disk in memory, which reports by itself, and when the system has none left.
     _inotify: Option<Inotify>,
+    is_blind: bool,
     limited: Arc<AtomicBool>,
 }
 
@@ -70,7 +73,7 @@ impl Watcher {
     /// into a queue. Returns when all folders are watched, so that what changes from now on is reported.
     ///
     /// # Errors
-    /// The system has no watches at all. Too few of them is no error: see [`Watcher::is_limited`].
+    /// The folder cannot be opened. Too few watches, or none, are no error: see [`Watcher::is_limited`].
     pub fn start(root: &Path, on_event: impl Fn(Hint) + Send + 'static) -> Result<Self, FolderError> {
         Self::start_kernel(root, Arc::new(Mutex::new(on_event)))
     }
@@ -88,26 +91,25 @@ impl Watcher {
             Disk::Kernel => Self::start(root, on_event),
             Disk::Memory(disk) => {
                 disk.watch(Arc::new(on_event));
-                Ok(Self { _inotify: None, limited: Arc::default() })
+                Ok(Self { _inotify: None, is_blind: false, limited: Arc::default() })
             }
         }
     }
 
     fn start_kernel(root: &Path, report: Report) -> Result<Self, FolderError> {
-        let failed = |error: notify::Error| {
-            let source = match error.kind {
-                ErrorKind::Io(source) => source,
-                other => std::io::Error::other(notify::Error::new(other)),
-            };
-            FolderError::from_io("watch", root, source)
-        };
         let (jobs, inbox) = channel();
         let handler = {
             let (root, report, jobs) = (root.to_owned(), Arc::clone(&report), jobs.clone());
             move |event| handle(&root, event, &report, &jobs)
         };
         let config = Config::default().with_follow_symlinks(false);
-        let inotify = INotifyWatcher::new(handler, config).map_err(failed)?;
+        let inotify = match INotifyWatcher::new(handler, config) {
+            Ok(inotify) => inotify,
+            Err(error) => {
+                tracing::debug!(%error, "no watches");
+                return Ok(Self { _inotify: None, is_blind: true, limited: Arc::new(AtomicBool::new(true)) });
+            }
+        };
         let dir = Dir::open_root(root).map_err(|error| FolderError::from_io("watch", root, error))?;
         let limited = Arc::new(AtomicBool::new(false));
         let mut settler =
@@ -117,13 +119,17 @@ impl Watcher {
             .name("folder-watch".into())
             .spawn(move || settler.run(&inbox))
             .map_err(|error| FolderError::from_io("watch", root, error))?;
-        Ok(Self { _inotify: Some(Inotify { jobs, thread: Some(thread) }), limited })
+        Ok(Self { _inotify: Some(Inotify { jobs, thread: Some(thread) }), is_blind: false, limited })
     }
 
-    /// True when some folders are not watched because a limit was reached: scan periodically, and show
-    /// [`WATCH_LIMIT_ADVICE`].
+    /// True when some folders, or all, are not watched because a limit was reached: scan periodically.
     pub fn is_limited(&self) -> bool {
         self.limited.load(Ordering::Relaxed)
+    }
+
+    /// What to do about it, for people.
+    pub fn limit_advice(&self) -> Option<&'static str> {
+        self.is_limited().then_some(if self.is_blind { INSTANCE_LIMIT_ADVICE } else { WATCH_LIMIT_ADVICE })
     }
 }
 

@@ -522,3 +522,43 @@ fn a_folder_or_a_store_inside_a_synced_folder_is_refused() {
     assert!(!a.has("in/.dropblock") && !a.has("in/store.toml"));
     world.sync(&a);
 }
+
+#[test]
+fn the_store_inside_the_folder_is_refused_and_so_is_a_folder_inside_the_store() {
+    let mut world = World::empty();
+    let a = world.folder("a");
+    a.mkdir("below");
+    world.set_store(a.join("below/store"));
+    world.serve();
+    let once = world.once(&a).code(1);
+    assert!(once.stderr.contains("a/below/store is the store of this server"), "{}", once.stderr);
+    let mut live = world.live(&a);
+    let live = live.process.outcome(DEADLINE).code(1);
+    assert!(live.stderr.contains("is the store of this server"), "{}", live.stderr);
+    let packs = a.join("below/store/packs");
+    let line = world.run(["sync", packs.to_str().unwrap(), "--once"]).refusal();
+    assert!(line.contains("or a store"), "{line}");
+    assert!(!packs.join(".dropblock").exists());
+}
+
+/// Lines for people that nobody can read are no reason to stop.
+#[test]
+fn a_terminal_that_is_gone_and_a_full_log_end_nothing() {
+    let world = World::new();
+    let a = world.folder("a");
+    a.write("x", "1");
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut once = world.sync_command(&a, world.addr(), &["--once"]);
+    assert_eq!(once.stderr(full()).stdout(full()).status().unwrap().code(), Some(0));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut live = world.sync_command(&a, world.addr(), &["-vvv"]);
+    let mut live = live.stderr(writer.try_clone().unwrap()).stdout(writer).spawn().unwrap();
+    let b = world.folder("b");
+    b.write("y", "2");
+    world.sync(&b);
+    wait_until("synced", || a.has("y"));
+    let pid = rustix::process::Pid::from_child(&live);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(live.wait().unwrap().code(), Some(0));
+}

@@ -125,13 +125,20 @@ fn what_is_gone_on_the_server_too_is_not_held() {
 
 #[test]
 fn a_live_client_holds_and_says_so() {
-    let (world, a, b) = two_with(150);
+    let (mut world, a, b) = two_with(150);
     let mut client = world.live(&a);
     b.write("x", "x");
     world.sync(&b);
     wait_until("connected", || a.has("x"));
     empty(&a);
     client.process.wait_output("--allow-mass-delete");
+    let again = client.process.stderr().len();
+    let addr = world.addr();
+    world.stop_server();
+    world.serve_again(addr);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let since = client.process.stderr().split_off(again);
+    assert!(!since.contains("in sync"), "held, but {since}");
     // What a newcomer sees is what the server holds.
     let c = world.folder("c");
     world.sync(&c);

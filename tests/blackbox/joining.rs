@@ -226,3 +226,27 @@ fn a_client_with_a_state_from_the_past_deletes_nothing() {
     assert_eq!(want.names(), tree.names());
     assert_eq!(tree.content("d/file-000001").as_deref(), Some("edited"));
 }
+
+#[test]
+fn a_copied_folder_does_not_bring_back_what_others_replaced_or_deleted() {
+    for copy in ["cp -a", "cp -r"] {
+        let world = World::new();
+        let (a, b) = (world.folder("a"), world.folder("b"));
+        a.write("secret.txt", "old");
+        a.write("doc.txt", "v1");
+        world.sync_all(&[&a, &b]);
+        b.remove("secret.txt");
+        b.write("doc.txt", "v2");
+        world.sync_all(&[&b, &a]);
+        // Both old versions still lie in its trash.
+        let to = world.path().join("moved");
+        let (program, flag) = copy.split_once(' ').unwrap();
+        let copied = std::process::Command::new(program).arg(flag).arg(a.path()).arg(&to).status().unwrap();
+        assert!(copied.success());
+        std::fs::remove_dir_all(a.path()).unwrap();
+        std::fs::rename(&to, a.path()).unwrap();
+        let tree = world.sync_all(&[&a, &b]);
+        assert_eq!(tree.names(), ["doc.txt"], "{copy}");
+        assert_eq!(b.read("doc.txt"), b"v2");
+    }
+}

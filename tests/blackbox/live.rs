@@ -2,7 +2,7 @@
 
 use crate::support::story::{Mode, Story};
 use crate::support::world::{World, free_addr, wait_equal, wait_for, wait_tree, wait_until};
-use crate::support::{DEADLINE, random_bytes};
+use crate::support::{DEADLINE, random_bytes, skipped};
 use rustix::process::Signal;
 
 #[test]
@@ -247,4 +247,24 @@ fn a_client_stopped_in_the_middle_of_a_large_file_leaves_nothing_half() {
         assert!(b.tree().names().iter().all(|name| name == "big"), "{:?}", b.tree().names());
     }
     world.sync_all(&[&a, &b]);
+}
+
+#[test]
+fn without_any_watches_changes_are_found_by_looking() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    let sync = world.sync_command(&a, world.addr(), &[]);
+    let mut limited = std::process::Command::new("unshare");
+    let none = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    limited.args(["-Ur", "sh", "-c", none]).arg(sync.get_program()).args(sync.get_args());
+    limited.envs(sync.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let probe = std::process::Command::new("unshare").args(["-Ur", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        return skipped("needs user namespaces");
+    }
+    let mut live = world.start("without watches", limited);
+    live.wait_output("max_user_instances");
+    a.write("x", "1");
+    let _other = world.live(&b);
+    wait_until("found", || b.has("x"));
 }
