@@ -136,7 +136,7 @@ impl Folder {
         let own = self.name_for_swap(staged)?;
         let out = self.swap_named((&own, staged.id), dir, name, expect);
         if own != staged.name && !matches!(out, Ok(Some(_))) {
-            // Still staged, under the name that the caller knows; if not, recovery finds it by the other.
+            // Still staged under the name that the caller knows, if it had one; if that fails, recovery finds it by the other.
             let _ = self.unname(staged, &own);
         }
         out

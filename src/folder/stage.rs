@@ -30,7 +30,7 @@ const SINGLE_SYNCS_MAX: usize = 256;
 /// Permission bits of new files before the umask.
 const NEW_FILE_MODE: u32 = 0o644;
 /// Files without a name that may be open at once: two batches of small ones.
-const NAMELESS_MAX: usize = 8192;
+const NAMELESS_MAX: usize = 4096;
 
 /// A file being written.
 #[derive(Debug)]
@@ -76,9 +76,9 @@ pub(super) struct NamelessFiles {
 }
 
 impl NamelessFiles {
-    /// None yet. They take half of what the process may have open.
+    /// None yet. They take a quarter of what the process may have open: it may have several folders.
     pub(super) fn new() -> io::Result<Self> {
-        let max = usize::try_from(fs::open_files_max() / 2).unwrap_or(usize::MAX).min(NAMELESS_MAX);
+        let max = usize::try_from(fs::open_files_max() / 4).unwrap_or(usize::MAX).min(NAMELESS_MAX);
         Ok(Self { open: Arc::default(), max, name: super::names::own("nameless")? })
     }
 
@@ -287,7 +287,8 @@ impl Folder {
         Ok(name)
     }
 
-    /// Takes the name for a swap back that did not happen.
+    /// Takes the name for a swap back that did not happen. What had none before is gone then: the system gives a name only
+    /// once.
     pub(super) fn unname(&self, staged: &Staged, own: &Name) -> io::Result<()> {
         match &staged.nameless {
             Some(_) => self.stage.unlink(own),

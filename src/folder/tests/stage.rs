@@ -213,7 +213,7 @@ fn a_file_without_a_name_is_placed_swapped_and_gone_with_its_holder() {
 
     let staged = stage(&mut world, "d/taken", b"newer");
     assert_eq!(place(&world, &staged, "d/taken", None), Outcome::Raced);
-    // Gone between the look and the swap: it stays staged, and can still be placed.
+    // Gone between the look and the swap: nothing of it stays.
     let (expect, path) = (world.stamp("d/taken"), world.path("d/taken"));
     let outcome =
         world.folder.place_with(&staged, &rel("d/taken"), Some(&expect), &mut || name("x"), &mut || {
@@ -221,7 +221,9 @@ fn a_file_without_a_name_is_placed_swapped_and_gone_with_its_holder() {
         });
     assert_eq!(outcome.unwrap(), Outcome::Raced);
     assert_eq!(fs::read(path.with_file_name("away")).unwrap(), b"old");
+    assert!(world.names(".dropblock/stage").is_empty());
     fs::rename(path.with_file_name("away"), &path).unwrap();
+    let staged = stage(&mut world, "d/taken", b"newer");
     let expect = world.stamp("d/taken");
     assert!(matches!(place(&world, &staged, "d/taken", Some(&expect)), Outcome::Done { .. }));
     assert_eq!((world.read("d/taken"), world.folder.trash_len()), (b"newer".to_vec(), 1));
