@@ -128,7 +128,10 @@ fn check(what: &str, start: Instant, mut sum: Sum, open_max: usize) {
         sum.slowest.1,
     );
     let (ms, seed) = sum.slowest_told;
-    eprintln!("with all changes reported: {} took more than 10 s, the slowest {ms} ms (seed {seed})", sum.late);
+    eprintln!(
+        "with all changes reported: {} took more than 10 s, the slowest {ms} ms (seed {seed})",
+        sum.late
+    );
     for (seed, violations) in sum.failed.iter().take(10) {
         eprintln!("seed {seed}: {}", violations.iter().take(3).cloned().collect::<Vec<_>>().join("\n    "));
     }
