@@ -25,6 +25,8 @@ mod full;
 mod image;
 #[path = "crash/kills.rs"]
 mod kills;
+#[path = "crash/memory.rs"]
+mod memory;
 #[path = "crash/overflow.rs"]
 mod overflow;
 #[path = "crash/prefixes.rs"]

@@ -8,6 +8,10 @@ use crate::model::past::{Shape, Version};
 use crate::model::path::escape;
 use crate::model::{Kind, RelPath};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A search that finds nothing for so long says how far it has come.
+const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// Show the versions of a file, a folder or the whole share.
 #[derive(Debug, clap::Args)]
@@ -41,6 +45,7 @@ async fn show(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut before = None;
     let mut any = false;
+    let mut told = Instant::now();
     while left > 0 {
         let page = historian.versions(&path, before).await.map_err(|error| place::failure(&error))?;
         for version in page.versions.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
@@ -49,6 +54,11 @@ async fn show(args: &Args, voice: Voice) -> Result<Exit, Failure> {
             text::data(&if args.json { json_line(version) } else { line(version) });
         }
         before = page.rest;
+        // The versions of a folder are looked for among those of the whole share.
+        if let Some((seq, _)) = before.filter(|_| page.versions.is_empty() && told.elapsed() > QUIET_MAX) {
+            voice.say(&format!("looking further back, at version {}", seq.0));
+            told = Instant::now();
+        }
         if before.is_none() {
             break;
         }

@@ -57,6 +57,8 @@ pub struct Ended {
     pub converged_ms: u128,
     pub saves: usize,
     pub frames: u64,
+    /// Changes went unreported at some time: equality may have to wait for a full look.
+    pub was_deaf: bool,
     /// Steps of users and faults, and machines.
     pub steps: u64,
     pub machines: usize,
@@ -100,7 +102,8 @@ pub fn run(story: &Story, aloud: bool) -> Ended {
         let steps = world.live().await;
         let (violations, converged_ms) = world.settle().await;
         let (saves, frames, machines) = (world.saves.len(), world.net.frames(), world.machines.len());
-        Ended { trace, violations, converged_ms, saves, frames, steps, machines }
+        let was_deaf = world.was_deaf;
+        Ended { trace, violations, converged_ms, saves, frames, was_deaf, steps, machines }
     })
 }
 
