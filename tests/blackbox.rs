@@ -15,6 +15,10 @@ mod bytes;
 mod changes;
 #[path = "blackbox/conflicts.rs"]
 mod conflicts;
+#[path = "blackbox/costs.rs"]
+mod costs;
+#[path = "blackbox/deltas.rs"]
+mod deltas;
 #[path = "blackbox/guard.rs"]
 mod guard;
 #[path = "blackbox/history.rs"]

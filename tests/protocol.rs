@@ -6,6 +6,8 @@
 mod blocks;
 #[path = "protocol/changes.rs"]
 mod changes;
+#[path = "protocol/deltas.rs"]
+mod deltas;
 #[path = "protocol/faults.rs"]
 mod faults;
 #[path = "protocol/handshake.rs"]

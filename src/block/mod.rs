@@ -12,9 +12,11 @@
 //! `docs/FORMAT.md` has the byte tables.
 
 pub mod pack;
+pub mod patch;
 mod plain;
 pub mod seal;
 mod sealed;
+pub mod sketch;
 
 pub use plain::Block;
 pub use seal::Sealer;
@@ -56,6 +58,12 @@ pub enum BlockError {
     /// The block can only be opened with the bytes of its base.
     #[error("the base block {0} is needed")]
     BaseNeeded(BlockHash),
+    /// The payload is no patch, or copies from where its bases have nothing.
+    #[error("the payload is not a patch")]
+    Patch,
+    /// A patch came out as another block than it says: its sender was wrong about the bases.
+    #[error("the patch makes another block")]
+    Check,
     /// A codec without a base names one, or one with a base does not.
     #[error("codec and base do not fit")]
     BaseMismatch,

@@ -3,7 +3,7 @@
 //! ```text
 //! per block, no gaps, up to the end of the pack:
 //! offset size  field
-//! 0      1     codec: 0 raw, 1 zstd, 2 zstd against a base
+//! 0      1     codec: 0 raw, 1 zstd, 2 zstd against a base, 3 patch
 //! 1      4     plain length, u32 LE, at most 262,144
 //! 5      4     payload length n, u32 LE: the plain length for raw, less than it for zstd
 //! 9      32    hash of the base block, codec 2 only
@@ -87,7 +87,7 @@ fn take_block(pack: &mut Bytes) -> Result<SealedBlock, BlockError> {
     let payload_len = usize::try_from(payload_len).unwrap_or(usize::MAX);
     check_lengths(codec, plain_len, payload_len)?;
     let base = match codec {
-        Codec::Raw | Codec::Zstd => None,
+        Codec::Raw | Codec::Zstd | Codec::Patch => None,
         Codec::ZstdBase => {
             let mut hash = [0; 32];
             pack.try_copy_to_slice(&mut hash).map_err(|_| BlockError::Truncated)?;
@@ -203,7 +203,7 @@ mod tests {
             bytes.resize(bytes.len() + 64, 0);
             decode(Bytes::from(bytes)).unwrap_err()
         };
-        assert_eq!(header(3, 9, 9), BlockError::Codec(3));
+        assert_eq!(header(4, 9, 9), BlockError::Codec(4));
         assert_eq!(header(0, 262_145, 262_145), BlockError::TooLarge(262_145));
         assert_eq!(header(1, u32::MAX, 10), BlockError::TooLarge(u32::MAX.into()));
         assert_eq!(header(0, 5, 6), BlockError::PayloadLength { payload: 6, plain: 5 });

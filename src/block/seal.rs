@@ -8,7 +8,9 @@
 //! may use, and no call pays for setting one up. Compression against a base makes a context per call: a context that
 //! refers to a base borrows it, which costs 10 µs here and saves `unsafe`.
 
+use super::patch::{self, Form, Patch};
 use super::sealed::{Codec, SealedBlock, VerifiedBlock};
+use super::sketch::Shared;
 use super::{Block, BlockError};
 use crate::model::BlockHash;
 use bytes::Bytes;
@@ -20,8 +22,12 @@ const FRAME_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 /// Level for frames against a base: 109-133 µs a block; level 1 loses its grip on bases above 256 KiB, level 6 takes
 /// four times as long for 6 % less.
 const BASE_LEVEL: i32 = 3;
+/// Level for what [`shrink`] is given: lists of some hundred bytes, mostly hashes and names.
+const SHRINK_LEVEL: i32 = 3;
 /// Below this a frame with a base cannot save more than its 32-byte name and header cost.
 const BASE_BYTES_MIN: usize = 512;
+/// Fewer new bytes of a patch gain nothing from a frame.
+const FRAME_NEWS_MIN: usize = 16;
 /// A frame of at most one in this many bytes of the block is taken without trying the block on its own.
 const SHORT_FRAME: usize = 16;
 
@@ -92,6 +98,39 @@ impl Sealer {
         let alone = || self.seal(block).sealed().payload.len();
         let taken = cost <= plain.len() / SHORT_FRAME || cost <= alone() / 10 * 9;
         taken.then(|| verified(block, Codec::ZstdBase, Some(base.hash()), payload))
+    }
+
+    /// Says a block as parts of `bases`, which the receiver holds and which are known here by their sketches only. `None`
+    /// when that is not clearly shorter (90 %) than [`Self::seal`].
+    ///
+    /// `shared` is what [`sketch::shared`](super::sketch::shared) found in the bases, in this order. It may be wrong: the
+    /// receiver finds out.
+    pub fn seal_patch(&self, block: &Block, bases: &[BlockHash], shared: &[Shared]) -> Option<VerifiedBlock> {
+        let plain = block.bytes();
+        if plain.len() < BASE_BYTES_MIN
+            || shared.is_empty()
+            || bases.is_empty()
+            || bases.len() > patch::BASES_MAX
+        {
+            return None;
+        }
+        let (mut news, mut copied) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        for copy in shared {
+            news.extend_from_slice(plain.get(at..copy.at)?);
+            copied.extend_from_slice(plain.get(copy.at..copy.at + copy.len)?);
+            at = copy.at + copy.len;
+        }
+        news.extend_from_slice(plain.get(at..)?);
+        let frame = if news.len() < FRAME_NEWS_MIN { None } else { compress_against(&news, &copied) };
+        let frame =
+            frame.map(|frame| frame.slice(FRAME_MAGIC.len()..)).filter(|frame| frame.len() < news.len());
+        let (form, news) = frame.map_or_else(|| (Form::Raw, Bytes::from(news)), |frame| (Form::Frame, frame));
+        let check = *block.hash().as_bytes().first_chunk()?;
+        let payload = Patch { bases: bases.to_vec(), check, copies: shared.to_vec(), form, news }.encode();
+        let alone = || self.seal(block).sealed().payload.len();
+        let taken = payload.len() <= plain.len() / SHORT_FRAME || payload.len() <= alone() / 10 * 9;
+        taken.then(|| verified(block, Codec::Patch, None, payload))
     }
 }
 
@@ -172,7 +211,8 @@ fn looks_random(plain: &[u8]) -> bool {
 
 /// Decodes a block and computes its hash. The caller compares that with the hash it asked for.
 ///
-/// `base` is needed for [`Codec::ZstdBase`] and ignored otherwise. A wrong base gives an error or another hash.
+/// `base` is needed for [`Codec::ZstdBase`] and [`Codec::Patch`] and ignored otherwise: the plain bytes of
+/// [`SealedBlock::bases`], one after the other. A wrong base gives an error or another hash.
 ///
 /// # Errors
 /// Anything but exactly the declared number of plain bytes, see [`BlockError`].
@@ -180,16 +220,63 @@ pub fn open(sealed: &SealedBlock, base: Option<&[u8]>) -> Result<Block, BlockErr
     sealed.check()?;
     let plain = match (sealed.codec, sealed.base, base) {
         (Codec::Raw, ..) => sealed.payload.clone(),
-        (Codec::Zstd, ..) => SCRATCH.with_borrow_mut(|s| decompress(&mut s.decompress, sealed))?,
+        (Codec::Zstd, ..) => {
+            SCRATCH.with_borrow_mut(|s| decompress(&mut s.decompress, &sealed.payload, declared(sealed)))?
+        }
         (Codec::ZstdBase, _, Some(base)) => {
             let mut context = DCtx::try_create().ok_or(BlockError::Decode)?;
             context.ref_prefix(base).map_err(|_| BlockError::Decode)?;
-            decompress(&mut context, sealed)?
+            decompress(&mut context, &sealed.payload, declared(sealed))?
         }
         (Codec::ZstdBase, Some(hash), None) => return Err(BlockError::BaseNeeded(hash)),
         (Codec::ZstdBase, None, None) => return Err(BlockError::BaseMismatch),
+        (Codec::Patch, _, Some(base)) => return open_patch(sealed, base),
+        (Codec::Patch, _, None) => {
+            let first = sealed.bases()?.into_iter().next();
+            return Err(first.map_or(BlockError::Patch, BlockError::BaseNeeded));
+        }
     };
     Ok(Block::new(plain))
+}
+
+fn open_patch(sealed: &SealedBlock, base: &[u8]) -> Result<Block, BlockError> {
+    let declared = declared(sealed);
+    let patch = Patch::decode(&sealed.payload, declared)?;
+    let parts: Option<Vec<&[u8]>> =
+        patch.copies.iter().map(|copy| base.get(copy.from..copy.from + copy.len)).collect();
+    let parts = parts.ok_or(BlockError::Patch)?;
+    let news_len = patch.new_bytes(declared);
+    let news = match patch.form {
+        Form::Raw if patch.news.len() == news_len => patch.news.clone(),
+        Form::Raw => {
+            return Err(BlockError::PlainLength {
+                declared: sealed.plain_len,
+                found: patch.news.len() as u64,
+            });
+        }
+        Form::Frame => {
+            let copied = parts.concat();
+            let frame = [&FRAME_MAGIC[..], &patch.news].concat();
+            let mut context = DCtx::try_create().ok_or(BlockError::Decode)?;
+            context.ref_prefix(&copied).map_err(|_| BlockError::Decode)?;
+            decompress(&mut context, &frame, news_len)?
+        }
+    };
+    let mut plain = Vec::with_capacity(declared);
+    let mut rest: &[u8] = &news;
+    for (copy, part) in patch.copies.iter().zip(parts) {
+        let (before, after) = rest.split_at_checked(copy.at - plain.len()).ok_or(BlockError::Patch)?;
+        plain.extend_from_slice(before);
+        plain.extend_from_slice(part);
+        rest = after;
+    }
+    plain.extend_from_slice(rest);
+    let block = Block::new(Bytes::from(plain));
+    if block.hash().as_bytes().starts_with(&patch.check) { Ok(block) } else { Err(BlockError::Check) }
+}
+
+fn declared(sealed: &SealedBlock) -> usize {
+    usize::try_from(sealed.plain_len).unwrap_or(0)
 }
 
 /// As [`open`], but keeps the sealed form for a store or for others, now with a hash that is true.
@@ -212,23 +299,36 @@ pub fn verify_with_plain(
     Ok((VerifiedBlock::trust(block.hash(), sealed), block))
 }
 
-/// Decodes one frame into exactly `plain_len` bytes, which [`SealedBlock::check`] has bounded.
-fn decompress(context: &mut DCtx<'_>, sealed: &SealedBlock) -> Result<Bytes, BlockError> {
-    let payload: &[u8] = &sealed.payload;
+/// Makes bytes that are no block shorter: the head of a frame. `None` when they do not get shorter.
+pub fn shrink(plain: &[u8]) -> Option<Bytes> {
+    compress(plain, SHRINK_LEVEL, plain.len().saturating_sub(1)).map(|frame| frame.slice(FRAME_MAGIC.len()..))
+}
+
+/// The bytes that [`shrink`] was given, of which there must be exactly so many. The caller has bounded that number.
+///
+/// # Errors
+/// Anything else.
+pub fn grow(shrunk: &[u8], plain_len: usize) -> Result<Bytes, BlockError> {
+    let frame = [&FRAME_MAGIC[..], shrunk].concat();
+    SCRATCH.with_borrow_mut(|scratch| decompress(&mut scratch.decompress, &frame, plain_len))
+}
+
+/// Decodes one frame into exactly so many bytes, which the caller has bounded.
+fn decompress(context: &mut DCtx<'_>, payload: &[u8], declared: usize) -> Result<Bytes, BlockError> {
     // zstd itself would accept further frames and skippable ones, so that one block could have endless encodings.
     let one_frame = payload.starts_with(&FRAME_MAGIC)
         && zstd_safe::find_frame_compressed_size(payload).is_ok_and(|len| len == payload.len());
     if !one_frame {
         return Err(BlockError::Frame);
     }
-    let declared = usize::try_from(sealed.plain_len).unwrap_or(0);
     // The capacity is the bound: a frame that holds more fails inside zstd.
     let mut plain = Vec::with_capacity(declared);
     context.decompress(&mut plain, payload).map_err(|_| BlockError::Decode)?;
     if plain.len() == declared {
         Ok(Bytes::from(plain))
     } else {
-        Err(BlockError::PlainLength { declared: sealed.plain_len, found: plain.len() as u64 })
+        let declared = u32::try_from(declared).unwrap_or(u32::MAX);
+        Err(BlockError::PlainLength { declared, found: plain.len() as u64 })
     }
 }
 

@@ -180,7 +180,7 @@ fn codec_and_base_must_fit() {
     let raw = SealedBlock { base: Some(hash), ..sealed(Codec::Raw, 3, b"abc") };
     assert_eq!(open(&raw, None), Err(BlockError::BaseMismatch));
     assert_eq!(open(&sealed(Codec::ZstdBase, 9, b"abc"), Some(b"x")), Err(BlockError::BaseMismatch));
-    assert!(Codec::from_code(3).is_err());
+    assert!(Codec::from_code(4).is_err());
     for codec in [Codec::Raw, Codec::Zstd, Codec::ZstdBase] {
         assert_eq!(Codec::from_code(codec.code()), Ok(codec));
     }
@@ -195,4 +195,96 @@ fn a_flipped_bit_is_refused_or_gives_as_many_bytes_as_declared() {
         let opened = open(&sealed(Codec::Zstd, good.plain_len, &payload), None);
         assert!(opened.is_err() || opened.is_ok_and(|block| block.bytes().len() == 2_000), "bit {bit}");
     }
+}
+
+/// A patch of `new` against blocks that are known by their sketches.
+fn patched(new: &[u8], bases: &[&[u8]]) -> Option<VerifiedBlock> {
+    let sums: Vec<Vec<u16>> = bases
+        .iter()
+        .map(|base| {
+            let mut sums = Vec::new();
+            crate::block::sketch::append(&mut sums, base, 64);
+            sums
+        })
+        .collect();
+    let old: Vec<_> = bases
+        .iter()
+        .zip(&sums)
+        .map(|(base, sums)| crate::block::sketch::Sketched { len: base.len(), sums })
+        .collect();
+    let shared = crate::block::sketch::shared(new, &old, 64);
+    let hashes: Vec<_> = bases.iter().map(|base| BlockHash::of(base)).collect();
+    Sealer::default().seal_patch(&block(new.to_vec()), &hashes, &shared)
+}
+
+#[test]
+fn a_patch_is_small_and_opens_with_its_bases_only() {
+    let old = text(40_000);
+    let mut new = old.clone();
+    new.splice(20_000..20_010, *b"something else");
+    let sealed = patched(&new, &[&old]).unwrap();
+    assert!(!sealed.is_self_contained());
+    assert!(sealed.sealed().payload.len() < 200, "{} bytes", sealed.sealed().payload.len());
+    let sealed = sealed.into_sealed();
+    assert_eq!(sealed.bases().unwrap(), [BlockHash::of(&old)]);
+    assert_eq!(open(&sealed, Some(&old)), Ok(block(new.clone())));
+    assert_eq!(open(&sealed, None), Err(BlockError::BaseNeeded(BlockHash::of(&old))));
+    let mut wrong = old.clone();
+    wrong[5] ^= 1;
+    assert_eq!(open(&sealed, Some(&wrong)), Err(BlockError::Check));
+    assert!(open(&sealed, Some(&old[..10_000])).is_err());
+    assert!(open(&sealed, Some(&[])).is_err());
+}
+
+#[test]
+fn a_patch_takes_from_several_bases_and_random_news_stay_raw() {
+    let (a, b) = (random(60_000, 1), random(50_000, 2));
+    let new = [&a[30_000..], &random(700, 3), &b[..40_000]].concat();
+    let sealed = patched(&new, &[&a, &b]).unwrap().into_sealed();
+    assert!(sealed.payload.len() < 1_100, "{} bytes", sealed.payload.len());
+    assert_eq!(open(&sealed, Some(&[a, b].concat())), Ok(block(new)));
+}
+
+#[test]
+fn no_patch_is_made_of_what_shares_nothing_or_is_tiny() {
+    assert_eq!(patched(&random(60_000, 1), &[&random(60_000, 2)]), None);
+    assert_eq!(patched(&random(400, 1), &[&random(400, 1)]), None);
+    let zeros = vec![0; 60_000];
+    let sealed = patched(&zeros, &[&zeros]);
+    assert!(sealed.is_none_or(|sealed| open(sealed.sealed(), Some(&zeros)) == Ok(block(zeros))));
+}
+
+#[test]
+fn no_damage_to_a_patch_opens_to_another_block_or_panics() {
+    let old = text(20_000);
+    let mut new = old.clone();
+    new.splice(10_000..10_000, *b"one more line of words\n");
+    let sealed = patched(&new, &[&old]).unwrap().into_sealed();
+    for at in 0..sealed.payload.len() {
+        for flip in [1, 0x80, 0xFF] {
+            let mut payload = sealed.payload.to_vec();
+            payload[at] ^= flip;
+            let changed = SealedBlock { payload: Bytes::from(payload), ..sealed.clone() };
+            // Another hash than the one asked for is told from it by whoever asked; four bytes of it here.
+            if let Ok(opened) = open(&changed, Some(&old)) {
+                assert_eq!(opened.bytes(), &new, "byte {at}");
+            }
+        }
+    }
+    for cut in 0..sealed.payload.len() {
+        let changed = SealedBlock { payload: sealed.payload.slice(..cut), ..sealed.clone() };
+        assert!(open(&changed, Some(&old)).is_err(), "cut at {cut}");
+    }
+    let bomb = SealedBlock { plain_len: 262_144, ..sealed };
+    assert!(open(&bomb, Some(&old)).is_err());
+}
+
+#[test]
+fn what_was_shrunk_grows_to_exactly_its_length() {
+    let plain = text(3_000);
+    let shrunk = shrink(&plain).unwrap();
+    assert!(shrunk.len() < 1_500);
+    assert_eq!(grow(&shrunk, 3_000).as_deref(), Ok(&plain[..]));
+    assert!(grow(&shrunk, 2_999).is_err() && grow(&shrunk, 3_001).is_err() && grow(b"x", 5).is_err());
+    assert!(shrink(&random(200, 4)).is_none());
 }

@@ -14,6 +14,8 @@ pub enum Codec {
     Zstd = 1,
     /// One zstd frame whose prefix is the plain bytes of another block.
     ZstdBase = 2,
+    /// Parts of other blocks and new bytes: a [`patch`](super::patch). On the wire only.
+    Patch = 3,
 }
 
 impl Codec {
@@ -31,6 +33,7 @@ impl Codec {
             0 => Ok(Self::Raw),
             1 => Ok(Self::Zstd),
             2 => Ok(Self::ZstdBase),
+            3 => Ok(Self::Patch),
             other => Err(BlockError::Codec(other)),
         }
     }
@@ -62,6 +65,18 @@ impl SealedBlock {
             Err(BlockError::BaseMismatch)
         }
     }
+
+    /// The blocks whose plain bytes, one after the other, are needed to open it.
+    ///
+    /// # Errors
+    /// A patch that is none.
+    pub fn bases(&self) -> Result<Vec<BlockHash>, BlockError> {
+        match self.codec {
+            Codec::Raw | Codec::Zstd => Ok(Vec::new()),
+            Codec::ZstdBase => Ok(self.base.into_iter().collect()),
+            Codec::Patch => super::patch::bases(&self.payload),
+        }
+    }
 }
 
 /// Raw: as many payload bytes as plain ones. Else: fewer, because a codec that does not shrink a block is not used.
@@ -72,7 +87,7 @@ pub(super) fn check_lengths(codec: Codec, plain_len: u32, payload_len: usize) ->
     }
     let fits = match codec {
         Codec::Raw => payload_len == plain,
-        Codec::Zstd | Codec::ZstdBase => payload_len > 0 && payload_len < plain,
+        Codec::Zstd | Codec::ZstdBase | Codec::Patch => payload_len > 0 && payload_len < plain,
     };
     let payload = payload_len as u64;
     if fits { Ok(()) } else { Err(BlockError::PayloadLength { payload, plain: plain_len }) }
@@ -121,6 +136,6 @@ impl VerifiedBlock {
 
     /// True when no other block is needed to open it: what a store may keep.
     pub const fn is_self_contained(&self) -> bool {
-        self.sealed.base.is_none()
+        matches!(self.sealed.codec, Codec::Raw | Codec::Zstd)
     }
 }

@@ -4,12 +4,14 @@
 use super::cycle::Plan;
 use super::download::{Fetcher, Wanted};
 use super::large::LARGE_BYTES_MIN;
+use super::origin::ABOVE_MAX;
 use super::place::{self, Placing, Report};
 use super::session::Session;
+use super::similar::{self, New};
 use super::{ClientError, News, Phase};
 use crate::folder::stage::Staged;
 use crate::folder::{FolderError, Update};
-use crate::model::{Kind, NodeId, NodeState, RelPath};
+use crate::model::{FileContent, Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::DiskOp;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +29,8 @@ struct Place {
     path: RelPath,
     expect: Option<crate::folder::Stamp>,
     copy: Option<(NodeId, NodeState, RelPath)>,
-    sources: Vec<(RelPath, crate::model::FileContent)>,
+    sources: Vec<(RelPath, FileContent)>,
+    like: Option<(RelPath, FileContent)>,
 }
 
 impl Session<'_> {
@@ -114,8 +117,9 @@ impl Session<'_> {
             inline: Arc::new(std::mem::take(&mut self.inline_in)),
             on_bytes: Arc::new(move |bytes| progress.add_bytes(bytes)),
         };
+        let guesses = self.guess(plan);
         let mut under_way: Option<JoinHandle<Result<Report, FolderError>>> = None;
-        while let Some(batch) = self.next_batch(&mut places) {
+        while let Some(batch) = self.next_batch(&mut places, &guesses) {
             let ready = self.fetch(&fetcher, batch).await;
             // Whatever happened to this batch, the one before is in place and must be recorded.
             self.join(under_way.take()).await?;
@@ -178,6 +182,7 @@ impl Session<'_> {
     fn next_batch<'p>(
         &mut self,
         places: &mut impl Iterator<Item = (NodeId, &'p NodeState, Option<&'p (NodeId, NodeState)>)>,
+        guesses: &HashMap<NodeId, Vec<(NodeId, FileContent)>>,
     ) -> Option<Vec<Place>> {
         let client = &*self.client;
         let disk = client.cycle.disk(&client.state.base);
@@ -196,22 +201,45 @@ impl Session<'_> {
             }
             let copy = copy.and_then(|(copy, state)| Some((*copy, state.clone(), path_in(state)?)));
             let mut sources = Vec::new();
-            let old = now.and_then(|now| now.kind.content()).filter(|old| old.root.level > 0);
-            sources.extend(old.map(|old| (path.clone(), old.clone())));
+            let old = now.and_then(|now| now.kind.content()).map(|old| (path.clone(), old.clone()));
+            let guessed = guesses.get(&id).into_iter().flatten();
+            let guessed = guessed.filter_map(|(id, content)| Some((disk.path_of(*id)?, content.clone())));
+            let known: Vec<_> = old.into_iter().chain(guessed).collect();
+            let like = known.iter().find(|(_, old)| old.root.level == 0 && old.size > 0).cloned();
+            sources.extend(known.into_iter().filter(|(_, old)| old.root.level > 0));
             if let Some(content) = state.kind.content()
                 && let Some(twin) = client.twin_of(content)
                 && let Some(twin_path) = disk.path_of(twin)
             {
                 sources.push((twin_path, content.clone()));
             }
+            if let Some(content) = state.kind.content().filter(|content| content.root.level == 0) {
+                sources.retain(|(_, here)| here == content);
+            }
             bytes = bytes.saturating_add(state.kind.content().map_or(0, |content| content.size));
-            batch.push(Place { id, state: state.clone(), path, expect, copy, sources });
+            batch.push(Place { id, state: state.clone(), path, expect, copy, sources, like });
             if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
                 ended = false;
                 break;
             }
         }
         (!batch.is_empty() || !ended).then_some(batch)
+    }
+
+    /// Files here that files new to this folder may be like.
+    fn guess(&self, plan: &Plan) -> HashMap<NodeId, Vec<(NodeId, FileContent)>> {
+        let client = &*self.client;
+        let disk = client.cycle.disk(&client.state.base);
+        let new = plan.ops.iter().filter_map(|op| {
+            let DiskOp::Place { id, state, .. } = op else { return None };
+            let size = state.kind.content()?.size;
+            if disk.state(*id).is_some_and(|now| now.kind.content().is_some()) {
+                return None;
+            }
+            let above = disk.path_of(state.parent)?.names().iter().rev().take(ABOVE_MAX).cloned().collect();
+            Some(New { id: *id, parent: state.parent, name: state.name.clone(), above, size })
+        });
+        similar::guess(&client.state.base, &new.collect::<Vec<_>>())
     }
 
     async fn fetch(&mut self, fetcher: &Fetcher, batch: Vec<Place>) -> Result<Vec<Placing>, ClientError> {
@@ -227,6 +255,7 @@ impl Session<'_> {
                         exec: *exec,
                         mtime_ns: *mtime_ns,
                         sources: place.sources.clone(),
+                        like: place.like.clone(),
                     };
                     if self.once || content.size < LARGE_BYTES_MIN {
                         wanted.push(want);

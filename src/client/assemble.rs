@@ -9,17 +9,18 @@
 use super::ClientError;
 use super::download::{Fetcher, REQUEST_BYTES, REQUESTS_MAX, Wanted, blocking, blocks_lost};
 use super::known;
+use super::reusable::{Reusable, Track};
 use crate::folder::Folder;
-use crate::folder::fs::File;
+use crate::folder::sketches::SketchFile;
 use crate::folder::stage::{Staged, StagedFile};
-use crate::manifest::{Builder, ChunkRef, Step, Walker};
+use crate::manifest::{ChunkRef, Step, Walker};
 use crate::model::counters::Counters;
-use crate::model::{BlockHash, FileContent, RelPath, limits};
+use crate::model::{BlockHash, RelPath, limits};
 use crate::work::Work;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 
 /// Chunks of one file that are remembered, so that one which comes again is not asked for again.
@@ -36,10 +37,11 @@ impl Fetcher {
     /// A file of many blocks.
     pub(super) async fn fetch_large(&self, wanted: Wanted) -> Result<Staged, ClientError> {
         let (fetcher, source) = (self.clone(), wanted.clone());
-        let (file, reusable) = blocking(self.folder.work(), move || {
+        let (file, reusable, sketch) = blocking(self.folder.work(), move || {
             fetcher.folder.check_room(source.content.size)?;
             let file = StagedFile::create(&fetcher.folder, source.id, &source.content)?;
-            Ok((file, Reusable::open(&fetcher.folder, &source.sources)))
+            let sketch = Kept::begin(&fetcher.folder, source.content.size);
+            Ok((file, Reusable::open(&fetcher.folder, &source.sources), sketch))
         })
         .await?;
         let mut large = Large {
@@ -47,6 +49,9 @@ impl Fetcher {
             path: wanted.path.clone(),
             file: Arc::new(file),
             reusable: Arc::new(reusable),
+            sketch: Arc::new(sketch),
+            track: Track::default(),
+            like: HashMap::new(),
             tasks: JoinSet::new(),
             request: Vec::new(),
             request_bytes: 0,
@@ -67,9 +72,11 @@ impl Fetcher {
                 Step::Done => break,
             }
         }
+        let sketch = large.sketch.clone();
         let file = large.finish().await?;
         let fetcher = self.clone();
         blocking(self.folder.work(), move || {
+            sketch.end(Some(&wanted.content.root.hash));
             known::remember(&fetcher.folder, &wanted.content, &list);
             Ok(file.finish(&fetcher.folder, wanted.exec, wanted.mtime_ns)?)
         })
@@ -83,6 +90,10 @@ struct Large<'a> {
     path: RelPath,
     file: Arc<StagedFile>,
     reusable: Arc<Reusable>,
+    sketch: Arc<Kept>,
+    track: Track,
+    /// Chunks that are not here -> chunks that are, which may be like them.
+    like: HashMap<BlockHash, BlockHash>,
     tasks: JoinSet<Absent>,
     request: Vec<ChunkRef>,
     request_bytes: u64,
@@ -115,9 +126,15 @@ impl Large<'_> {
         }
         // A node has at most 256 entries of 40 bytes.
         let bytes_max = absent.len() as u64 * 16 * 1024;
-        let blocks = self.fetcher.connection.want(absent.clone(), bytes_max).await?.all().await?;
-        for (hash, sealed) in absent.iter().zip(blocks) {
-            let block = sealed.and_then(|sealed| self.fetcher.open(&sealed, *hash));
+        let like = |hash: &BlockHash| {
+            let (level, offset) = walker.place_of(hash)?;
+            Some(self.reusable.like_node(level, offset))
+        };
+        let bases = absent.iter().map(|hash| like(hash).unwrap_or(BlockHash::NONE)).collect();
+        let reusable = self.reusable.clone();
+        let held = Arc::new(move |hash: &BlockHash| reusable.bytes_of(hash));
+        let blocks = self.fetcher.want(&absent, bases, bytes_max, held).await?;
+        for (hash, block) in absent.iter().zip(blocks) {
             let Some(block) = block else { return Err(blocks_lost(&self.path, 1)) };
             walker.feed(*hash, block.bytes())?;
         }
@@ -126,14 +143,22 @@ impl Large<'_> {
 
     /// Takes the next chunks: those that are here are copied, the others asked for.
     async fn take(&mut self, chunks: Vec<ChunkRef>) -> Result<(), ClientError> {
-        if self.reusable.files.is_empty() && self.fetcher.inline.is_empty() && !self.file.is_resumed() {
+        for chunk in chunks.iter().filter(|_| !self.reusable.is_empty()) {
+            let like = self.reusable.like_chunk(&mut self.track, chunk);
+            if like != BlockHash::NONE {
+                self.like.insert(chunk.hash, like);
+            }
+        }
+        if self.reusable.is_empty() && self.fetcher.inline.is_empty() && !self.file.is_resumed() {
             return self.lack(chunks).await;
         }
         self.make_room().await?;
         let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
+        let sketch = self.sketch.clone();
         self.tasks.spawn(blocking(self.work(), move || {
             let Fetcher { inline, counters, on_bytes, .. } = &fetcher;
-            take_here(&Looking { inline, counters, on_bytes: &**on_bytes }, &file, &reusable, chunks)
+            let looking = Looking { inline, counters, on_bytes: &**on_bytes, sketch: &sketch };
+            take_here(&looking, &file, &reusable, chunks)
         }));
         let absent = std::mem::take(&mut self.absent);
         self.lack(absent).await
@@ -168,14 +193,18 @@ impl Large<'_> {
         self.make_room().await?;
         let (fetcher, file, path) = (self.fetcher.clone(), self.file.clone(), self.path.clone());
         let (work, unsynced) = (self.work(), self.unsynced.clone());
+        let like = |chunk: &ChunkRef| self.like.remove(&chunk.hash).unwrap_or(BlockHash::NONE);
+        let bases: Vec<BlockHash> = chunks.iter().map(like).collect();
+        let (reusable, sketch) = (self.reusable.clone(), self.sketch.clone());
         self.tasks.spawn(async move {
-            let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
-            let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
+            let hashes: Vec<BlockHash> = chunks.iter().map(|chunk| chunk.hash).collect();
+            let held = Arc::new(move |hash: &BlockHash| reusable.bytes_of(hash));
+            let blocks = fetcher.want(&hashes, bases, bytes, held).await?;
             blocking(work, move || {
-                for (chunk, sealed) in chunks.iter().zip(blocks) {
-                    let block = sealed.and_then(|sealed| fetcher.open(&sealed, chunk.hash));
+                for (chunk, block) in chunks.iter().zip(blocks) {
                     let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
                     file.write_at(chunk.offset, block.bytes())?;
+                    sketch.take(chunk.offset, block.bytes());
                     (fetcher.on_bytes)(u64::from(chunk.len));
                 }
                 // One of the tasks waits for the disk, the others go on.
@@ -235,6 +264,7 @@ struct Looking<'a> {
     inline: &'a HashMap<BlockHash, Bytes>,
     counters: &'a Counters,
     on_bytes: &'a dyn Fn(u64),
+    sketch: &'a Kept,
 }
 
 /// Takes chunks from an interrupted download, an old file or a push, and returns those that are in none.
@@ -256,51 +286,43 @@ fn take_here(looking: &Looking<'_>, file: &StagedFile, reusable: &Reusable, chun
                 continue;
             };
             file.write_at(chunk.offset, bytes)?;
+            looking.sketch.take(chunk.offset, bytes);
         }
         (looking.on_bytes)(len);
     }
     Ok(absent)
 }
 
-/// Files here that hold chunks of a wanted one.
-#[derive(Debug, Default)]
-struct Reusable {
-    files: Vec<File>,
-    /// Hash -> file and offset.
-    chunks: HashMap<BlockHash, (usize, u64)>,
-    /// Manifest nodes that can be made here.
-    nodes: HashMap<BlockHash, Bytes>,
-}
+/// The sketch of the file that is made, if it can be kept.
+#[derive(Debug)]
+struct Kept(Arc<Folder>, Mutex<Option<Arc<SketchFile>>>);
 
-impl Reusable {
-    fn open(folder: &Folder, sources: &[(RelPath, FileContent)]) -> Self {
-        let mut reusable = Self::default();
-        for (path, content) in sources {
-            let (Some(chunks), Ok(Some((file, _)))) =
-                (known::chunks_of(folder, content), folder.open_file(path))
-            else {
-                continue;
-            };
-            let index = reusable.files.len();
-            reusable.files.push(file);
-            let mut builder = Builder::new(content.root.params);
-            let mut nodes = Vec::new();
-            for chunk in &chunks {
-                reusable.chunks.insert(chunk.hash, (index, chunk.offset));
-                nodes.extend(builder.push(chunk.hash, u64::from(chunk.len)).unwrap_or_default());
-            }
-            nodes.extend(builder.finish().map(|(_, nodes)| nodes).unwrap_or_default());
-            reusable.nodes.extend(nodes.into_iter().map(|node| (node.hash(), node.into_bytes())));
-        }
-        reusable
+impl Kept {
+    fn begin(folder: &Arc<Folder>, size: u64) -> Self {
+        Self(folder.clone(), Mutex::new(folder.begin_sketch(size).map(Arc::new)))
     }
 
-    /// The bytes of a chunk, if a file here still holds them.
-    fn read<'a>(&self, chunk: &ChunkRef, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-        let (index, offset) = self.chunks.get(&chunk.hash)?;
-        buffer.resize(usize::try_from(chunk.len).ok()?, 0);
-        self.files.get(*index)?.read_exact_at(buffer, *offset).ok()?;
-        (BlockHash::of(buffer) == chunk.hash).then_some(&**buffer)
+    fn file(&self) -> MutexGuard<'_, Option<Arc<SketchFile>>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, offset: u64, chunk: &[u8]) {
+        let file = self.file().clone();
+        if let Some(file) = file {
+            file.take(offset, chunk);
+        }
+    }
+
+    fn end(&self, root: Option<&BlockHash>) {
+        if let Some(file) = self.file().take() {
+            self.0.end_sketch(&file, root);
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.end(None);
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::chunk::{V1, chunk_lengths};
+use crate::manifest::Builder;
 use crate::model::hash::expand;
-use crate::model::{IdSource, Name};
+use crate::model::{FileContent, IdSource, Name};
 use std::os::unix::fs::FileExt;
 
 /// The chunks and the content of a file.
@@ -21,7 +22,7 @@ fn cut(bytes: &[u8]) -> (Vec<ChunkRef>, FileContent) {
 
 struct World {
     _temp: tempfile::TempDir,
-    folder: Folder,
+    folder: Arc<Folder>,
     source: (RelPath, FileContent),
     old: Vec<u8>,
 }
@@ -34,7 +35,7 @@ impl World {
         expand(&[8; 32], 0, &mut old);
         old[1 << 20..(1 << 20) + 600_000].fill(0);
         std::fs::write(temp.path().join("old"), &old).unwrap();
-        let folder = Folder::open(temp.path(), true).unwrap();
+        let folder = Arc::new(Folder::open(temp.path(), true).unwrap());
         let (chunks, content) = cut(&old);
         let list: Vec<_> = chunks.iter().map(|chunk| (chunk.hash, u64::from(chunk.len))).collect();
         known::remember(&folder, &content, &list);
@@ -48,7 +49,9 @@ impl World {
         let reusable = Reusable::open(&self.folder, std::slice::from_ref(&self.source));
         let file = StagedFile::create(&self.folder, IdSource::new([1; 32]).node(), &content).unwrap();
         let counters = Counters::default();
-        let looking = Looking { inline: &HashMap::new(), counters: &counters, on_bytes: &|_| {} };
+        let sketch = Kept::begin(&self.folder, content.size);
+        let looking =
+            Looking { inline: &HashMap::new(), counters: &counters, on_bytes: &|_| {}, sketch: &sketch };
         let absent = take_here(&looking, &file, &reusable, chunks).unwrap();
         let mut staged = vec![0; new.len()];
         file.read_at(0, &mut staged).unwrap();

@@ -3,8 +3,10 @@
 use super::ClientError;
 use super::cycle::Plan;
 use super::session::Session;
+use super::upload::{self, Outgoing};
 use crate::folder::{Sent, Update};
 use crate::model::{Change, Kind, NodeId, Refusal, limits};
+use crate::wire::{Committed, WireError};
 use std::collections::BTreeSet;
 
 /// A commit ends at about this many bytes, so that with its inline blocks it fits a frame.
@@ -18,7 +20,7 @@ impl Session<'_> {
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
             self.announce_commit(&batch)?;
-            let done = self.connection.commit(batch.clone(), &blocks).await?;
+            let done = self.send_commit(&batch, blocks).await?;
             for change in &batch {
                 tracing::trace!(?change, seq = ?done.head.seq, "sent");
             }
@@ -35,6 +37,23 @@ impl Session<'_> {
             self.moved_head(done.prev, done.head);
         }
         Ok(())
+    }
+
+    /// Sends one commit with its blocks. When some do not open with their bases, all that have bases are put without them
+    /// first: rare, and so it ends.
+    async fn send_commit(&self, batch: &[Change], blocks: Vec<Outgoing>) -> Result<Committed, ClientError> {
+        let (sealed, plain): (Vec<_>, Vec<_>) =
+            blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
+        match self.connection.commit(batch.to_vec(), &sealed).await {
+            Err(WireError::Unopened { .. }) => {
+                let alone = sealed.into_iter().zip(&plain).filter(|(_, plain)| plain.is_none());
+                let alone: Vec<_> = alone.map(|(block, _)| block).collect();
+                let work = self.client.folder.work();
+                upload::put_alone(&self.connection, work, plain.into_iter().flatten().collect()).await?;
+                Ok(self.connection.commit(batch.to_vec(), &alone).await?)
+            }
+            done => Ok(done?),
+        }
     }
 
     /// Writes down what is about to be sent, so that it is recognised when the answer never comes. One append, not

@@ -4,7 +4,9 @@
 //! the network. Small files are asked for by the hundred; [`assemble`](super::assemble) makes the large ones.
 
 use super::ClientError;
-use crate::block::{Block, SealedBlock, seal};
+use super::reusable::open_with;
+use super::sketching::Sketching;
+use crate::block::{Block, SealedBlock};
 use crate::folder::nearby::Nearby;
 use crate::folder::stage::Staged;
 use crate::folder::{Folder, FolderError};
@@ -37,7 +39,12 @@ pub struct Wanted {
     pub mtime_ns: i64,
     /// Files here that hold some of its bytes, or all.
     pub sources: Vec<(RelPath, FileContent)>,
+    /// For a file of one block: another such file here that may be like it.
+    pub like: Option<(RelPath, FileContent)>,
 }
+
+/// Finds the bytes of a block that is here.
+pub(super) type Held = Arc<dyn Fn(&BlockHash) -> Option<Bytes> + Send + Sync>;
 
 /// What came of a [`Wanted`].
 pub type Fetched = (NodeId, Result<Staged, ClientError>);
@@ -140,13 +147,22 @@ impl Fetcher {
         }
         let fetcher = self.clone();
         tasks.spawn(async move {
-            let hashes = request.iter().map(|(hash, _)| *hash).collect();
-            let blocks = fetcher.connection.want(hashes, bytes).await?.all().await?;
+            let hashes: Vec<BlockHash> = request.iter().map(|(hash, _)| *hash).collect();
+            let likes: Vec<_> =
+                request.iter().map(|(_, wanted)| wanted.iter().find_map(|one| one.like.clone())).collect();
+            let base = |like: &Option<(RelPath, FileContent)>| {
+                like.as_ref().map_or(BlockHash::NONE, |(_, content)| content.root.hash)
+            };
+            let bases = likes.iter().map(base).collect();
+            let held: HashMap<_, _> =
+                likes.into_iter().flatten().map(|like| (like.1.root.hash, like)).collect();
+            let folder = fetcher.folder.clone();
+            let read = move |hash: &BlockHash| held.get(hash).and_then(|like| read_whole(&folder, like));
+            let blocks = fetcher.want(&hashes, bases, bytes, Arc::new(read)).await?;
             blocking(fetcher.folder.work(), move || {
                 let mut fetched = Vec::new();
                 let mut near = fetcher.folder.nearby();
-                for ((hash, wanted), sealed) in request.into_iter().zip(blocks) {
-                    let block = sealed.as_ref().and_then(|sealed| fetcher.open(sealed, hash));
+                for ((_, wanted), block) in request.into_iter().zip(blocks) {
                     for wanted in wanted {
                         let staged = match &block {
                             Some(block) => fetcher.stage_whole(&mut near, &wanted, block.bytes()),
@@ -162,9 +178,53 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Blocks from the network, opened; `None` for one that the server lacks. `bases` are blocks that `held` knows, one for
+    /// each hash, which may be like it. What does not open with them is asked for again without.
+    pub(super) async fn want(
+        &self,
+        hashes: &[BlockHash],
+        bases: Vec<BlockHash>,
+        plain_bytes_max: u64,
+        held: Held,
+    ) -> Result<Vec<Option<Block>>, ClientError> {
+        let sealed =
+            self.connection.want_against(hashes.to_vec(), bases, plain_bytes_max).await?.all().await?;
+        let open = |hashes: Vec<BlockHash>, sealed: Vec<Option<SealedBlock>>| {
+            let (fetcher, held) = (self.clone(), held.clone());
+            blocking(self.folder.work(), move || {
+                let open =
+                    |(hash, sealed): (BlockHash, Option<SealedBlock>)| fetcher.open(&sealed?, hash, &*held);
+                Ok(hashes.into_iter().zip(sealed).map(open).collect::<Vec<_>>())
+            })
+        };
+        let needs = |sealed: &Option<SealedBlock>| {
+            sealed.as_ref().is_some_and(|sealed| sealed.bases().is_ok_and(|bases| !bases.is_empty()))
+        };
+        let had_base: Vec<bool> = sealed.iter().map(needs).collect();
+        let mut blocks = open(hashes.to_vec(), sealed).await?;
+        let failed: Vec<usize> = (0..blocks.len())
+            .filter(|at| had_base.get(*at) == Some(&true) && blocks.get(*at) == Some(&None))
+            .collect();
+        if !failed.is_empty() {
+            let again: Vec<BlockHash> = failed.iter().filter_map(|at| hashes.get(*at).copied()).collect();
+            let sealed = self.connection.want(again.clone(), plain_bytes_max).await?.all().await?;
+            for (at, block) in failed.into_iter().zip(open(again, sealed).await?) {
+                if let Some(place) = blocks.get_mut(at) {
+                    *place = block;
+                }
+            }
+        }
+        Ok(blocks)
+    }
+
     /// Opens a block from the network; `None` when its bytes are not the ones that were asked for.
-    pub(super) fn open(&self, sealed: &SealedBlock, hash: BlockHash) -> Option<Block> {
-        let block = seal::open(sealed, None).ok().filter(|block| block.hash() == hash)?;
+    fn open(
+        &self,
+        sealed: &SealedBlock,
+        hash: BlockHash,
+        held: &dyn Fn(&BlockHash) -> Option<Bytes>,
+    ) -> Option<Block> {
+        let block = open_with(sealed, held).filter(|block| block.hash() == hash)?;
         self.counters.blocks_received.add(1);
         self.counters.block_bytes_received.add_len(block.bytes().len());
         Some(block)
@@ -184,9 +244,9 @@ impl Fetcher {
             let bytes = match here {
                 Some(bytes) => Some(bytes),
                 None => {
-                    let blocks = self.connection.want(vec![hash], wanted.content.size).await?.all().await?;
-                    let sealed = blocks.into_iter().flatten().next();
-                    sealed.and_then(|sealed| self.open(&sealed, hash)).map(Block::into_bytes)
+                    let blocks =
+                        self.want(&[hash], Vec::new(), wanted.content.size, Arc::new(|_| None)).await?;
+                    blocks.into_iter().flatten().next().map(Block::into_bytes)
                 }
             };
             let id = wanted.id;
@@ -201,18 +261,10 @@ impl Fetcher {
 
     /// The bytes of a small file from a file here that should hold the same.
     fn read_source(&self, wanted: &Wanted) -> Option<Bytes> {
-        wanted.sources.iter().find_map(|(path, content)| {
-            if content != &wanted.content {
-                return None;
-            }
-            let (file, _) = self.folder.open_file(path).ok()??;
-            let mut bytes = vec![0; usize::try_from(content.size).ok()?];
-            file.read_exact_at(&mut bytes, 0).ok()?;
-            (BlockHash::of(&bytes) == content.root.hash).then(|| {
-                self.counters.bytes_reused.add(content.size);
-                Bytes::from(bytes)
-            })
-        })
+        let same = wanted.sources.iter().filter(|(_, content)| content == &wanted.content);
+        same.filter_map(|source| read_whole(&self.folder, source))
+            .inspect(|bytes| self.counters.bytes_reused.add_len(bytes.len()))
+            .next()
     }
 
     fn stage_whole(
@@ -226,9 +278,21 @@ impl Fetcher {
         }
         let (what, how) = ((wanted.id, &wanted.content), (wanted.exec, wanted.mtime_ns));
         let staged = self.folder.stage_for(near, &wanted.path, what, bytes, how)?;
+        let mut sketching = Sketching::new(&self.folder, wanted.content.size);
+        sketching.push(0, bytes);
+        sketching.finish(&wanted.content);
         (self.on_bytes)(wanted.content.size);
         Ok(staged)
     }
+}
+
+/// The bytes of a file of one block, if it still holds them.
+pub(super) fn read_whole(folder: &Folder, (path, content): &(RelPath, FileContent)) -> Option<Bytes> {
+    let len = usize::try_from(content.size).ok().filter(|len| *len <= limits::BLOCK_BYTES_MAX)?;
+    let (file, _) = folder.open_file(path).ok()??;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    (BlockHash::of(&bytes) == content.root.hash).then(|| Bytes::from(bytes))
 }
 
 /// Runs blocking work on the pool.

@@ -2,9 +2,8 @@
 //! asked for, and so that a receiver takes unchanged parts from the old file. A cache: absent or damaged is no error.
 
 use crate::folder::Folder;
-use crate::manifest::{Builder, ChunkRef};
+use crate::manifest::ChunkRef;
 use crate::model::{BlockHash, FileContent};
-use std::collections::HashSet;
 
 /// 32 bytes of hash, 4 of length (u32 LE).
 const ENTRY_BYTES: usize = 36;
@@ -45,15 +44,7 @@ pub fn chunks_of(folder: &Folder, content: &FileContent) -> Option<Vec<ChunkRef>
     (offset == content.size).then_some(chunks)
 }
 
-/// All blocks that make up a file, manifest nodes included.
-pub fn blocks_of(folder: &Folder, content: &FileContent) -> Option<HashSet<BlockHash>> {
-    let chunks = chunks_of(folder, content)?;
-    let mut known: HashSet<BlockHash> = chunks.iter().map(|chunk| chunk.hash).collect();
-    let mut builder = Builder::new(content.root.params);
-    for chunk in &chunks {
-        known.extend(builder.push(chunk.hash, u64::from(chunk.len)).ok()?.iter().map(|node| node.hash()));
-    }
-    let (rebuilt, nodes) = builder.finish().ok()?;
-    known.extend(nodes.iter().map(|node| node.hash()));
-    (rebuilt == *content).then_some(known)
+/// The first chunk of a file of several, as it was written down: a hint.
+pub fn first_of(folder: &Folder, content: &FileContent) -> Option<BlockHash> {
+    folder.first_of_manifest(&content.root.hash).map(BlockHash::from_bytes)
 }

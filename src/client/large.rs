@@ -7,7 +7,7 @@
 use super::ClientError;
 use super::download::{Fetched, Fetcher, Wanted};
 use super::read::{Job, Outcome, UNRESTED};
-use super::upload::upload;
+use super::upload::{put, upload};
 use crate::folder::stage::Staged;
 use crate::folder::{Folder, Identity, Stamp};
 use crate::model::counters::Counters;
@@ -98,7 +98,7 @@ impl Large {
             let path = job.path.clone();
             let uploaded = upload(&connection, &folder, vec![job], 1, &counters, &|_| {}).await?;
             if !uploaded.inline.is_empty() {
-                connection.put(&uploaded.inline).await?;
+                put(&connection, folder.work(), uploaded.inline).await?;
             }
             let outcome = uploaded.files.into_iter().next().map_or(Outcome::Gone, |(_, outcome)| outcome);
             Ok(Ended::Read { identity, path, outcome })

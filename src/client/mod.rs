@@ -10,6 +10,7 @@
 
 mod apply;
 mod assemble;
+mod basis;
 mod commit;
 pub mod cycle;
 mod download;
@@ -20,14 +21,19 @@ mod known;
 mod large;
 mod live;
 mod observe;
+mod origin;
 mod patrol;
 mod place;
 pub mod progress;
+mod pushed;
 mod read;
 mod reconnect;
 mod repair;
 pub mod restore;
+mod reusable;
 mod session;
+mod similar;
+mod sketching;
 mod trigger;
 mod upload;
 
@@ -37,7 +43,7 @@ pub use progress::{Phase, Progress};
 use crate::folder::{Disk, Folder, FolderError, State, Update};
 use crate::model::counters::Counters;
 use crate::model::id_map::IdMap;
-use crate::model::{DeviceId, FileContent, IdSource, Name, NodeId, RelPath};
+use crate::model::{BlockHash, DeviceId, FileContent, IdSource, Name, NodeId, RelPath};
 use crate::tree::TreeNode;
 use crate::wire::Dial;
 use cycle::{Agreed, Cycle};
@@ -211,14 +217,14 @@ impl Client {
         for (id, node) in self.state.base.iter() {
             let Some(content) = node.state.kind.content() else { continue };
             // Of twins the one with the lowest id, in whatever order they come.
-            let twin = self.roots.entry(root_key(content)).or_insert(id);
+            let twin = self.roots.entry(root_key(&content.root.hash)).or_insert(id);
             *twin = id.min(*twin);
         }
     }
 
     /// A file of the base that has these bytes.
     fn twin_of(&self, content: &FileContent) -> Option<NodeId> {
-        let twin = *self.roots.get(&root_key(content))?;
+        let twin = *self.roots.get(&root_key(&content.root.hash))?;
         (self.state.base.get(twin)?.state.kind.content() == Some(content)).then_some(twin)
     }
 
@@ -238,7 +244,7 @@ impl Client {
             match node {
                 Some(node) => {
                     if let Some(content) = node.state.kind.content() {
-                        self.roots.insert(root_key(content), id);
+                        self.roots.insert(root_key(&content.root.hash), id);
                     }
                     batch.push(self.put(id, node));
                 }
@@ -287,8 +293,8 @@ impl Client {
 }
 
 /// The front of a content's hash: there is one for each file of the base, so they are kept short.
-fn root_key(content: &FileContent) -> u64 {
-    content.root.hash.as_bytes().first_chunk().map_or(0, |front| u64::from_le_bytes(*front))
+fn root_key(root: &BlockHash) -> u64 {
+    root.as_bytes().first_chunk().map_or(0, |front| u64::from_le_bytes(*front))
 }
 
 /// Names for files that must not be lost: conflict names of this device.

@@ -230,9 +230,10 @@ impl Session<'_> {
                 let base =
                     self.client.state.base.get(found.id).and_then(|node| node.state.kind.content()).cloned();
                 let base = base.filter(|_| !self.client.reupload.contains(&found.id));
-                Some(Job { id: found.id, path, base })
+                Some(Job { id: found.id, path, bases: base.into_iter().collect() })
             })
             .collect();
+        self.add_origins(files, &mut jobs);
         jobs.sort_by(|a, b| a.path.cmp(&b.path));
         jobs
     }

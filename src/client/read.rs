@@ -4,7 +4,9 @@
 //! A file that changes while it is read is read again. Blocks of a given-up attempt were handed out already; they do no
 //! harm, because nothing names them.
 
-use crate::block::Block;
+use super::basis::Basis;
+use super::sketching::Sketching;
+use crate::block::{Block, SealedBlock};
 use crate::chunk::{Buffers, ChunkReader, SharedReader, V1};
 use crate::folder::{Folder, FolderError, Stamp};
 use crate::manifest::{Builder, ManifestError};
@@ -13,7 +15,6 @@ use crate::model::{BlockHash, FileContent, NodeId, RelPath};
 use crate::work::Work;
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -39,8 +40,9 @@ pub struct Job {
     pub id: NodeId,
     /// Where its file is.
     pub path: RelPath,
-    /// Its bytes as last agreed: the server holds their blocks, so they are not handed out.
-    pub base: Option<FileContent>,
+    /// Contents that the server holds, its own as last agreed first: their blocks are not handed out, and new ones are
+    /// said as what changed.
+    pub bases: Vec<FileContent>,
 }
 
 /// What came of a [`Job`].
@@ -66,8 +68,8 @@ pub enum Outcome {
 /// What readers hand out: the blocks of a file first, then its outcome.
 #[derive(Debug)]
 pub enum Event {
-    /// A chunk or a manifest node that the server may lack.
-    Block(Block),
+    /// A chunk or a manifest node that the server may lack; and the same against blocks that it holds.
+    Block(Block, Option<SealedBlock>),
     /// One job is done.
     Done(Job, Outcome),
 }
@@ -90,11 +92,13 @@ pub fn start(
     folder: &Arc<Folder>,
     jobs: Vec<Job>,
     threads: usize,
+    deltas: bool,
     counters: &Arc<Counters>,
 ) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(WAITING_BLOCKS_MAX);
     if folder.work() == Work::Inline {
-        let reader = FileReader::new(folder, counters, Outlet::Kept(RefCell::default()), Buffers::default());
+        let outlet = Outlet::Kept(RefCell::default());
+        let reader = FileReader::new(folder, counters, outlet, Buffers::default(), deltas);
         tokio::spawn(read_inline(reader, jobs, sender));
         return receiver;
     }
@@ -104,7 +108,7 @@ pub fn start(
         let (folder, counters, jobs, sender, buffers) =
             (folder.clone(), counters.clone(), jobs.clone(), sender.clone(), buffers.clone());
         tokio::task::spawn_blocking(move || {
-            let mut reader = FileReader::new(&folder, &counters, Outlet::Channel(sender), buffers);
+            let mut reader = FileReader::new(&folder, &counters, Outlet::Channel(sender), buffers, deltas);
             let (list, next) = &*jobs;
             while let Some(job) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let outcome = reader.read(job);
@@ -145,13 +149,13 @@ impl Outlet {
 /// What the threads do, as one task: reads and pauses in turn.
 async fn read_inline(mut reader: FileReader, jobs: Vec<Job>, sender: mpsc::Sender<Event>) {
     for job in jobs {
-        let known = reader.known(&job);
+        let mut basis = reader.basis(&job);
         let mut outcome = Outcome::Changing;
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
                 tokio::time::sleep(ATTEMPT_PAUSE).await;
             }
-            let read = reader.attempt_outcome(&job, &known);
+            let read = reader.attempt_outcome(&job, &mut basis);
             for event in reader.outlet.take() {
                 if sender.send(event).await.is_err() {
                     return;
@@ -174,26 +178,34 @@ struct FileReader {
     outlet: Outlet,
     chunks: ChunkReader,
     shared: SharedReader,
+    /// The server opens deltas.
+    deltas: bool,
 }
 
 impl FileReader {
-    fn new(folder: &Arc<Folder>, counters: &Arc<Counters>, outlet: Outlet, buffers: Buffers) -> Self {
+    fn new(
+        folder: &Arc<Folder>,
+        counters: &Arc<Counters>,
+        outlet: Outlet,
+        buffers: Buffers,
+        deltas: bool,
+    ) -> Self {
         let (folder, counters) = (folder.clone(), counters.clone());
         let shared = SharedReader::new(&V1, buffers);
-        Self { folder, counters, outlet, chunks: ChunkReader::new(&V1), shared }
+        Self { folder, counters, outlet, chunks: ChunkReader::new(&V1), shared, deltas }
     }
 
-    fn known(&self, job: &Job) -> HashSet<BlockHash> {
-        job.base.as_ref().and_then(|base| super::known::blocks_of(&self.folder, base)).unwrap_or_default()
+    fn basis(&self, job: &Job) -> Basis {
+        Basis::open(&self.folder, &job.bases)
     }
 
     fn read(&mut self, job: &Job) -> Outcome {
-        let known = self.known(job);
+        let mut basis = self.basis(job);
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
                 std::thread::sleep(ATTEMPT_PAUSE);
             }
-            if let Some(outcome) = self.attempt_outcome(job, &known) {
+            if let Some(outcome) = self.attempt_outcome(job, &mut basis) {
                 return outcome;
             }
         }
@@ -201,8 +213,9 @@ impl FileReader {
     }
 
     /// Reads once. `None` when the file changed meanwhile.
-    fn attempt_outcome(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Option<Outcome> {
-        match self.attempt(job, known) {
+    fn attempt_outcome(&mut self, job: &Job, basis: &mut Basis) -> Option<Outcome> {
+        basis.rewind();
+        match self.attempt(job, basis) {
             Ok(outcome) => outcome,
             Err(ReadError::Folder(error)) => Some(Outcome::Unreadable(error)),
             Err(ReadError::Io(error)) => Some(Outcome::Unreadable(self.folder.read_error(&job.path, error))),
@@ -210,37 +223,50 @@ impl FileReader {
         }
     }
 
-    fn attempt(&mut self, job: &Job, known: &HashSet<BlockHash>) -> Result<Option<Outcome>, ReadError> {
+    fn attempt(&mut self, job: &Job, basis: &mut Basis) -> Result<Option<Outcome>, ReadError> {
         let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
         let unrested = is_unrested(&before, self.folder.disk().now_ns());
         let mut builder = Builder::new(V1.id());
         let mut list = Vec::new();
-        let outlet = &self.outlet;
-        let hand_out = |block: Block| outlet.send(Event::Block(block));
-        let mut take = |hash: BlockHash, len: usize, block: Option<Block>| {
-            block.map_or(Ok(()), hand_out)?;
-            list.push((hash, len as u64));
-            for node in builder.push(hash, len as u64)? {
-                if !known.contains(&node.hash()) {
-                    hand_out(node)?;
-                }
+        let (outlet, deltas, is_new) = (&self.outlet, self.deltas, basis.is_empty());
+        let hand_out_node = |node: Block, basis: &Basis| {
+            if basis.knows_node(&node.hash()) {
+                return Ok(());
             }
-            Ok::<(), ReadError>(())
+            let delta = if deltas { basis.patch_node(&node) } else { None };
+            outlet.send(Event::Block(node, delta))
         };
-        let read = if known.is_empty() && before.size >= SHARED_BYTES_MIN {
+        let mut sketching = Sketching::new(&self.folder, before.size);
+        let mut take =
+            |offset: u64, hash: BlockHash, chunk: &[u8], block: Option<Block>, basis: &mut Basis| {
+                sketching.push(offset, chunk);
+                if let Some(block) = block {
+                    let delta = if deltas && !is_new { basis.patch(offset, &block) } else { None };
+                    outlet.send(Event::Block(block, delta))?;
+                }
+                list.push((hash, chunk.len() as u64));
+                for node in builder.push(hash, chunk.len() as u64)? {
+                    hand_out_node(node, basis)?;
+                }
+                Ok::<(), ReadError>(())
+            };
+        let read = if is_new && before.size >= SHARED_BYTES_MIN {
+            let mut offset = 0;
             self.shared.read(&file, |chunk| {
-                let block = Block::new(chunk);
-                take(block.hash(), block.bytes().len(), Some(block))
+                let block = Block::new(chunk.clone());
+                let at = offset;
+                offset += chunk.len() as u64;
+                take(at, block.hash(), &chunk, Some(block), basis)
             })?
         } else {
-            self.chunks.read(&file, |_, chunk| {
+            self.chunks.read(&file, |offset, chunk| {
                 // With a base most chunks are known: hash first, copy only what is new.
-                let hash = if known.is_empty() { None } else { Some(BlockHash::of(chunk)) };
-                if let Some(hash) = hash.filter(|hash| known.contains(hash)) {
-                    return take(hash, chunk.len(), None);
+                let hash = if is_new { None } else { Some(BlockHash::of(chunk)) };
+                if let Some(hash) = hash.filter(|hash| basis.knows_chunk(offset, hash)) {
+                    return take(offset, hash, chunk, None, basis);
                 }
                 let block = Block::new(Bytes::copy_from_slice(chunk));
-                take(block.hash(), chunk.len(), Some(block))
+                take(offset, block.hash(), chunk, Some(block), basis)
             })?
         };
         self.counters.files_hashed.add(1);
@@ -251,10 +277,9 @@ impl FileReader {
             return Ok(None);
         }
         for node in nodes {
-            if !known.contains(&node.hash()) {
-                hand_out(node)?;
-            }
+            hand_out_node(node, basis)?;
         }
+        sketching.finish(&content);
         super::known::remember(&self.folder, &content, &list);
         Ok(Some(Outcome::Read { content, stamp: after, unrested }))
     }

@@ -1,7 +1,6 @@
 //! One session with the server: shake hands, poll, and cycles until both sides are equal.
 
 use super::{Client, ClientError, read};
-use crate::block::SealedBlock;
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Sent, Update};
@@ -40,7 +39,7 @@ pub(super) struct Session<'a> {
     /// Large files under way.
     pub(super) large: super::large::Large,
     /// Blocks that ride in the next commit.
-    pub(super) inline_out: Vec<SealedBlock>,
+    pub(super) inline_out: Vec<super::upload::Outgoing>,
     /// Something was refused or left: the next cycle follows at once.
     pub(super) again: bool,
     /// The server had no room for what the last look at everything found: it is looked at again, whatever comes between.
@@ -190,11 +189,11 @@ impl<'a> Session<'a> {
         if head.journal != self.head.journal || head.seq <= self.at.seq {
             return false;
         }
+        let work = self.client.folder.work();
+        let opened = work.here(|| super::pushed::open(self.client, &self.inline_in, &nodes, &blocks));
         self.client.cycle.remote_changed(&self.client.state.base, nodes);
-        for sealed in blocks {
-            if let Ok(block) = crate::block::seal::open(&sealed, None)
-                && self.inline_in_bytes < INLINE_IN_BYTES_MAX
-            {
+        for block in opened {
+            if self.inline_in_bytes < INLINE_IN_BYTES_MAX {
                 self.inline_in_bytes += block.bytes().len();
                 self.client.counters.blocks_received.add(1);
                 self.client.counters.block_bytes_received.add_len(block.bytes().len());
@@ -350,6 +349,9 @@ impl<'a> Session<'a> {
         let folder = &client.folder;
         if let Err(error) = folder.work().here(|| folder.prune_manifests(&keep)) {
             tracing::debug!(%error, "chunk lists not pruned");
+        }
+        if let Err(error) = folder.work().here(|| folder.prune_sketches(&keep)) {
+            tracing::debug!(%error, "sketches not pruned");
         }
     }
 }

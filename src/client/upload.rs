@@ -5,12 +5,12 @@
 
 use super::ClientError;
 use super::read::{self, Event, Job, Outcome};
-use crate::block::pack::Packer;
+use crate::block::pack::{self, Packer};
 use crate::block::{Block, SealedBlock, Sealer};
 use crate::folder::Folder;
 use crate::model::counters::Counters;
 use crate::model::{BlockHash, limits};
-use crate::wire::Connection;
+use crate::wire::{Connection, WireError};
 use crate::work::Work;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 const BATCH_BLOCKS: usize = 1024;
 /// Batches on their way at once. With the readers' channel this bounds the memory of an upload.
 const BATCHES_MAX: usize = 6;
+/// Plain bytes of a batch that goes against bases; less than what a frame may make the server hold, because one more block
+/// comes before it is full.
+const DELTA_PLAIN_BYTES: usize = limits::DELTA_PLAIN_BYTES_MAX - limits::BLOCK_BYTES_MAX;
 /// Hashes of blocks that were handed to the network, so that one upload sends none twice. Forgotten beyond this.
 const SENT_MAX: usize = 1 << 20;
 /// Compression of new blocks: zstd 1 has the best ratio per time.
@@ -33,8 +36,20 @@ pub struct Uploaded {
     /// In the order in which reading ended.
     pub files: Vec<(Job, Outcome)>,
     /// For [`Connection::commit`].
-    pub inline: Vec<SealedBlock>,
+    pub inline: Vec<Outgoing>,
 }
+
+/// A block ready to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// As it goes.
+    pub sealed: SealedBlock,
+    /// The block itself, when it goes against a base: in case that does not open.
+    pub plain: Option<Block>,
+}
+
+/// A block that the server may lack, and the same against blocks that it holds.
+type Fresh = (Block, Option<SealedBlock>);
 
 /// Reads files and sees that the server holds all their blocks, apart from those that are returned.
 ///
@@ -51,14 +66,14 @@ pub async fn upload(
     if jobs.is_empty() {
         return Ok(Uploaded::default());
     }
-    let mut events = read::start(folder, jobs, threads, counters);
+    let mut events = read::start(folder, jobs, threads, connection.has_deltas(), counters);
     let mut sender = Sender::new(connection, folder.work());
     let mut files = Vec::new();
     while let Some(event) = events.recv().await {
         match event {
-            Event::Block(block) => {
+            Event::Block(block, delta) => {
                 on_bytes(block.bytes().len() as u64);
-                sender.take(block).await?;
+                sender.take(block, delta).await?;
             }
             Event::Done(job, outcome) => files.push((job, outcome)),
         }
@@ -70,8 +85,11 @@ struct Sender<'a> {
     connection: &'a Connection,
     work: Work,
     seen: HashSet<BlockHash>,
-    waiting: Vec<Block>,
+    waiting: Vec<Fresh>,
+    /// As sent, about.
     waiting_bytes: usize,
+    /// Of those that go against a base.
+    delta_plain_bytes: usize,
     /// More came than fits into a commit.
     large: bool,
     batches: JoinSet<Result<(), ClientError>>,
@@ -85,22 +103,27 @@ impl<'a> Sender<'a> {
             seen: HashSet::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            delta_plain_bytes: 0,
             large: false,
             batches: JoinSet::new(),
         }
     }
 
-    async fn take(&mut self, block: Block) -> Result<(), ClientError> {
+    async fn take(&mut self, block: Block, delta: Option<SealedBlock>) -> Result<(), ClientError> {
         if self.seen.len() >= SENT_MAX {
             self.seen.clear();
         }
         if !self.seen.insert(block.hash()) {
             return Ok(());
         }
-        self.waiting_bytes += block.bytes().len();
-        self.waiting.push(block);
-        self.large |= self.waiting_bytes > limits::INLINE_BYTES_MAX || self.waiting.len() >= BATCH_BLOCKS;
-        if self.large && (self.waiting_bytes >= BATCH_BYTES || self.waiting.len() >= BATCH_BLOCKS) {
+        let plain_bytes = block.bytes().len();
+        self.waiting_bytes += delta.as_ref().map_or(plain_bytes, pack::encoded_bytes);
+        self.delta_plain_bytes += delta.as_ref().map_or(0, |_| plain_bytes);
+        self.waiting.push((block, delta));
+        let many = self.waiting.len() >= BATCH_BLOCKS || self.delta_plain_bytes > DELTA_PLAIN_BYTES;
+        self.large |= many || self.waiting_bytes > limits::INLINE_BYTES_MAX;
+        let full = self.waiting_bytes >= BATCH_BYTES || self.delta_plain_bytes >= BATCH_BYTES;
+        if self.large && (many || full) {
             self.flush().await?;
         }
         Ok(())
@@ -114,7 +137,7 @@ impl<'a> Sender<'a> {
             return Ok(());
         }
         let blocks = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
+        (self.waiting_bytes, self.delta_plain_bytes) = (0, 0);
         self.batches.spawn(send(self.connection.clone(), self.work, blocks));
         Ok(())
     }
@@ -128,13 +151,16 @@ impl<'a> Sender<'a> {
     }
 
     /// Sends what waits if it is too much for a commit, and waits for everything on its way.
-    async fn finish(mut self) -> Result<Vec<SealedBlock>, ClientError> {
+    async fn finish(mut self) -> Result<Vec<Outgoing>, ClientError> {
         let mut inline = Vec::new();
         if self.large {
             self.flush().await?;
         } else {
             let sealer = Sealer::new(SEAL_LEVEL);
-            inline.extend(self.waiting.drain(..).map(|block| sealer.seal(&block).into_sealed()));
+            inline.extend(self.waiting.drain(..).map(|(block, delta)| match delta {
+                Some(sealed) => Outgoing { sealed, plain: Some(block) },
+                None => Outgoing { sealed: sealer.seal(&block).into_sealed(), plain: None },
+            }));
         }
         while !self.batches.is_empty() {
             self.join_one().await?;
@@ -143,18 +169,39 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Asks which blocks the server lacks, and sends those.
-async fn send(connection: Connection, work: Work, blocks: Vec<Block>) -> Result<(), ClientError> {
+/// Sends deltas; asks which of the other blocks the server lacks, and sends those.
+async fn send(connection: Connection, work: Work, blocks: Vec<Fresh>) -> Result<(), ClientError> {
+    let (mut alone, mut deltas) = (Vec::new(), Vec::new());
+    for (block, delta) in blocks {
+        match delta {
+            // A delta costs little more than to ask whether it is needed.
+            Some(sealed) => deltas.push(Outgoing { sealed, plain: Some(block) }),
+            None => alone.push(block),
+        }
+    }
+    let (put, sent) = tokio::join!(put(&connection, work, deltas), send_alone(&connection, work, alone));
+    put.and(sent)
+}
+
+async fn send_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<(), ClientError> {
+    if blocks.is_empty() {
+        return Ok(());
+    }
     let missing = connection.missing(blocks.iter().map(Block::hash).collect()).await?;
     let lacking: Vec<Block> =
         blocks.into_iter().zip(missing).filter(|(_, lacks)| *lacks).map(|(block, _)| block).collect();
-    if lacking.is_empty() {
+    put_alone(connection, work, lacking).await
+}
+
+/// Seals blocks without bases and sends them.
+pub async fn put_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<(), ClientError> {
+    if blocks.is_empty() {
         return Ok(());
     }
     let packs = work.beside(move || {
         let (sealer, mut packer) = (Sealer::new(SEAL_LEVEL), Packer::default());
         let mut packs: Vec<_> =
-            lacking.iter().filter_map(|block| packer.push(sealer.seal(block).into_sealed())).collect();
+            blocks.iter().filter_map(|block| packer.push(sealer.seal(block).into_sealed())).collect();
         packs.extend(Some(packer.take()).filter(|rest| !rest.is_empty()));
         packs
     });
@@ -166,6 +213,32 @@ async fn send(connection: Connection, work: Work, blocks: Vec<Block>) -> Result<
     }
     while let Some(done) = puts.join_next().await {
         done.map_err(|_| ClientError::Stopped)??;
+    }
+    Ok(())
+}
+
+/// Sends blocks that were sealed already, at most a batch; those that do not open go again without their bases.
+pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> Result<(), ClientError> {
+    let (mut sealed, plain): (Vec<_>, Vec<_>) =
+        blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
+    let mut plain = plain.into_iter();
+    while !sealed.is_empty() {
+        let mut bytes = 0;
+        let fits = sealed.iter().take_while(|block| {
+            bytes += pack::encoded_bytes(block);
+            bytes <= limits::PACK_BYTES_TARGET
+        });
+        let count = fits.count().max(1);
+        let rest = sealed.split_off(count);
+        let plain = plain.by_ref().take(count).collect();
+        match connection.put(&std::mem::replace(&mut sealed, rest)).await {
+            Err(WireError::Unopened { which }) => {
+                let plain: Vec<Option<Block>> = plain;
+                let failed = plain.into_iter().zip(which).filter(|(_, failed)| *failed);
+                put_alone(connection, work, failed.filter_map(|(block, _)| block).collect()).await?;
+            }
+            done => done?,
+        }
     }
     Ok(())
 }

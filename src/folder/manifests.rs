@@ -18,6 +18,8 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 
 const MAGIC: &[u8; 8] = b"dbxchnks";
+/// Before the payload.
+const HEADER_BYTES: u64 = 16;
 /// Larger files are not read: 2 GiB of payload list the chunks of more than 3 TiB.
 const PAYLOAD_BYTES_MAX: u64 = 2 << 30;
 
@@ -50,6 +52,14 @@ impl Folder {
             return None;
         }
         Some(payload.to_vec())
+    }
+
+    /// The first 32 bytes of what was kept, unchecked.
+    pub fn first_of_manifest(&self, root: &BlockHash) -> Option<[u8; 32]> {
+        let (file, _) = self.manifests.open_file(&own(&root.to_hex()).ok()?).ok()??;
+        let mut first = [0; 32];
+        file.read_exact_at(&mut first, HEADER_BYTES).ok()?;
+        Some(first)
     }
 
     /// Removes what is kept for other roots than these, and leftovers. Returns how many files.

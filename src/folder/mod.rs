@@ -12,6 +12,7 @@
 //!     version           format of everything beside it
 //!     state             agreed nodes, stamps, cursor: an append-only log
 //!     manifests/        chunk lists of large files, a cache
+//!     sketches/         sums of contents, a cache, so that an edit is sent as what changed
 //!     stage/            half downloads, finished files on their way, parked files
 //!     trash/            files that came out, kept until looked at again
 //! ```
@@ -30,6 +31,7 @@ mod names;
 pub mod nearby;
 pub mod recover;
 pub mod scan;
+pub mod sketches;
 pub mod stage;
 pub mod state;
 mod state_log;
@@ -85,6 +87,8 @@ pub struct Folder {
     stage: Dir,
     trash: Dir,
     manifests: Dir,
+    sketches_dir: Dir,
+    sketches: sketches::Sketches,
     root_meta: Meta,
     private_meta: Meta,
     is_new: bool,
@@ -133,6 +137,7 @@ impl Folder {
                 .map_err(|error| FolderError::from_io("open", private_path.join(name).as_path(), error))
         };
         let (stage, trash, manifests) = (sub("stage")?, sub("trash")?, sub("manifests")?);
+        let sketches_dir = sub("sketches")?;
         let root_meta = root.own_meta().map_err(fail("look at"))?;
         let private_meta = private.own_meta().map_err(fail("look at"))?;
         let nameless = stage::NamelessFiles::new().map_err(fail("open"))?;
@@ -144,6 +149,8 @@ impl Folder {
             stage,
             trash,
             manifests,
+            sketches_dir,
+            sketches: sketches::Sketches::default(),
             root_meta,
             private_meta,
             is_new,

@@ -186,6 +186,11 @@ impl Walker {
         Ok(())
     }
 
+    /// Level and place in the file of a node that is asked for.
+    pub fn place_of(&self, hash: &BlockHash) -> Option<(u8, u64)> {
+        self.queue.iter().find(|item| item.hash == *hash).map(|item| (item.level, item.offset))
+    }
+
     fn take_chunks(&mut self) -> Vec<ChunkRef> {
         let ready = self.queue.iter().take(CHUNKS_PER_STEP_MAX).take_while(|item| item.level == 0).count();
         self.queue.drain(..ready).map(|item| item.chunk()).collect()

@@ -8,6 +8,9 @@ use std::fmt;
 pub struct BlockHash([u8; 32]);
 
 impl BlockHash {
+    /// The hash of no block: where a list of hashes has a gap.
+    pub const NONE: Self = Self([0; 32]);
+
     /// Hashes `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())

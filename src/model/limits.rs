@@ -20,6 +20,10 @@ pub const PACK_BLOCKS_MAX: usize = 4096;
 /// A sender closes a pack on the wire at this payload size, bytes.
 pub const PACK_BYTES_TARGET: usize = 1024 * 1024;
 
+/// Most plain bytes of the blocks in one frame that are sealed against bases: a few bytes of frame make the receiver hold
+/// as many as these.
+pub const DELTA_PLAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Largest frame on the wire, bytes: a full pack plus one block, headers and hashes.
 pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Largest frame before the handshake is complete, bytes.

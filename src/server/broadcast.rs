@@ -2,7 +2,7 @@
 //! encodes each once and puts the same bytes into the backlog of every session; it waits for none of them.
 
 use super::Server;
-use crate::block::pack;
+use crate::block::{VerifiedBlock, pack};
 use crate::model::{SessionId, limits};
 use crate::storage::{CommitEvent, ShareId};
 use crate::wire::backlog::Backlog;
@@ -26,6 +26,8 @@ struct Entry {
     pushes: Pushes,
     /// It may be asked for blocks.
     repairs: bool,
+    /// It opens deltas.
+    deltas: bool,
 }
 
 /// Takes a session off the registry when dropped.
@@ -50,9 +52,10 @@ impl Registry {
         session: SessionId,
         pushes: Pushes,
         repairs: bool,
+        deltas: bool,
     ) -> Registered {
         let key = (share, session);
-        server.registry.lock().insert(key, Entry { pushes, repairs });
+        server.registry.lock().insert(key, Entry { pushes, repairs, deltas });
         Registered { server: server.clone(), key }
     }
 
@@ -61,12 +64,12 @@ impl Registry {
     }
 
     /// The backlogs of a share's sessions, except the committer's.
-    fn others(&self, share: ShareId, sender: SessionId) -> Vec<Pushes> {
+    fn others(&self, share: ShareId, sender: SessionId) -> Vec<Entry> {
         let first = (share, SessionId::from_bytes([0; 16]));
         let of_share = |(key, _): &(&(ShareId, SessionId), &Entry)| key.0 == share;
         let sessions = self.lock();
         let others = sessions.range(first..).take_while(of_share).filter(|(key, _)| key.1 != sender);
-        others.map(|(_, entry)| entry.pushes.clone()).collect()
+        others.map(|(_, entry)| entry.clone()).collect()
     }
 
     fn all(&self) -> Vec<Pushes> {
@@ -98,31 +101,45 @@ fn push(server: &Server, event: &CommitEvent) {
     if others.is_empty() {
         return;
     }
-    match encode(event) {
-        Ok(frame) => {
-            for pushes in others {
-                if !pushes.offer(frame.clone(), frame.wire_bytes()) {
-                    tracing::debug!(seq = %event.head.seq, "a client lags, it will poll");
+    // Each form is encoded once, if anybody reads it.
+    for deltas in [true, false] {
+        let readers: Vec<&Entry> = others.iter().filter(|entry| entry.deltas == deltas).collect();
+        if readers.is_empty() {
+            continue;
+        }
+        match encode(server, event, deltas) {
+            Ok(frame) => {
+                for entry in readers {
+                    if !entry.pushes.offer(frame.clone(), frame.wire_bytes()) {
+                        tracing::debug!(seq = %event.head.seq, "a client lags, it will poll");
+                    }
                 }
             }
-        }
-        Err(error) => {
-            // Too many long names for one frame: rare, and a poll brings them in pages.
-            tracing::debug!(seq = %event.head.seq, error = %error, "commit is too large to push");
-            others.iter().for_each(|pushes| pushes.mark_behind());
+            Err(error) => {
+                // Too many long names for one frame: rare, and a poll brings them in pages.
+                tracing::debug!(seq = %event.head.seq, error = %error, "commit is too large to push");
+                readers.iter().for_each(|entry| entry.pushes.mark_behind());
+            }
         }
     }
 }
 
-fn encode(event: &CommitEvent) -> Result<EncodedFrame, WireError> {
+/// The push of a commit. With `deltas` its blocks go on as they came; who has no base for one asks for it.
+fn encode(server: &Server, event: &CommitEvent, deltas: bool) -> Result<EncodedFrame, WireError> {
     let message = Message::Changed { prev: event.prev, head: head(&event.head), nodes: event.nodes.clone() };
-    let block_bytes: usize = event.inline.iter().map(|b| b.payload.len()).sum();
+    let encode = if deltas { EncodedFrame::shrunk } else { EncodedFrame::new };
+    let as_it_came = |block: &VerifiedBlock| {
+        let delta = if deltas { server.deltas.get(event.share, block.hash()) } else { None };
+        delta.unwrap_or_else(|| block.sealed().clone())
+    };
+    let blocks: Vec<_> = event.inline.iter().map(as_it_came).collect();
+    let block_bytes: usize = blocks.iter().map(|b| b.payload.len()).sum();
     if block_bytes <= PUSH_BLOCK_BYTES_MAX
-        && let Ok(frame) = EncodedFrame::new(0, &message, pack::encode(&event.inline))
+        && let Ok(frame) = encode(0, &message, pack::encode(&blocks))
     {
         return Ok(frame);
     }
-    EncodedFrame::new(0, &message, Vec::new())
+    encode(0, &message, Vec::new())
 }
 
 /// Storage's head as the wire says it.

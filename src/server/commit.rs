@@ -2,7 +2,7 @@
 //! stand is decided by storage alone (it runs `tree::judge` under its own order).
 
 use super::order::Before;
-use super::requests::verify;
+use super::requests::{Verified, verify};
 use super::session::Session;
 use super::{Fault, broadcast};
 use crate::block::pack;
@@ -20,7 +20,10 @@ pub async fn commit(
 ) -> Result<Message, Fault> {
     let server = &session.server;
     let sealed = pack::decode(payload).map_err(crate::wire::WireError::from)?;
-    let inline = verify(server, sealed).await?;
+    let Verified { blocks: inline, unopened, held: _held } = verify(session, sealed).await?;
+    if let Some(bitmap) = unopened {
+        return Ok(Message::Unopened { bitmap });
+    }
     before.done().await;
     let request = CommitRequest {
         share: session.share,

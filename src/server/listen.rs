@@ -80,6 +80,8 @@ pub async fn run<L: Accept>(
         blocks,
         journal,
         registry: broadcast::Registry::default(),
+        delta_bytes: Arc::new(Semaphore::new(super::requests::DELTA_BYTES_MAX)),
+        deltas: super::deltas::Deltas::default(),
         ids: Mutex::new(IdSource::new(config.id_seed)),
         workers: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
         config,

@@ -13,6 +13,7 @@ mod broadcast;
 mod collect;
 mod commit;
 pub mod control;
+mod deltas;
 mod history;
 mod listen;
 mod order;
@@ -125,6 +126,10 @@ struct Server {
     ids: Mutex<IdSource>,
     /// Hashing and decompression at one time, over all sessions: more would only queue in the thread pool.
     workers: Semaphore,
+    /// Plain bytes of blocks that came against a base and are not yet with storage, over all sessions.
+    delta_bytes: Arc<Semaphore>,
+    /// Blocks as they go to others.
+    deltas: deltas::Deltas,
     /// The first failure of the store.
     fatal: mpsc::Sender<StorageError>,
     draining: watch::Receiver<bool>,

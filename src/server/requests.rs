@@ -3,16 +3,19 @@
 use super::session::Session;
 use super::{Fault, Server, broadcast};
 use crate::block::seal::{self, Sealer};
-use crate::block::{SealedBlock, VerifiedBlock, pack};
+use crate::block::{Block, Codec, SealedBlock, VerifiedBlock, pack};
 use crate::model::{BlockHash, Seq, limits};
 use crate::storage::{self, Page, StorageError};
 use crate::wire::message::{Bitmap, Position};
 use crate::wire::{EncodedFrame, ErrorCode, Message, WireError};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Blocks read from storage at once: at most 8 MiB, 2 MiB on average.
 const READ_BLOCKS: usize = 32;
+/// Plain bytes of blocks that came against a base and are not yet with storage, over all sessions.
+pub const DELTA_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Packs of at most this many plain bytes are verified in place: a trip to the thread pool costs more.
 const VERIFY_HERE_BYTES_MAX: usize = 32 * 1024;
 
@@ -93,21 +96,35 @@ pub async fn put(session: &Session, count: u32, payload: Bytes) -> Result<Messag
         return Err(WireError::Unexpected("number of blocks").into());
     }
     server.config.counters.blocks_received.add_len(sealed.len());
-    let verified = verify(server, sealed).await?;
+    let Verified { blocks: verified, unopened, held: _held } = verify(session, sealed).await?;
     let hashes: Vec<BlockHash> = verified.iter().map(VerifiedBlock::hash).collect();
     server.blocks.lease(session.id, &hashes);
     server.blocks.put_many(verified).await.map_err(|error| server.storage_fault(error))?;
-    Ok(Message::Stored { count })
+    Ok(unopened.map_or(Message::Stored { count }, |bitmap| Message::Unopened { bitmap }))
 }
 
-/// Sends blocks, in parts of about `PACK_BYTES_TARGET`, as they come from storage.
-pub async fn want(session: &Session, request: u32, hashes: Vec<BlockHash>) -> Result<(), Fault> {
+/// Sends blocks, in parts of about `PACK_BYTES_TARGET`, as they come from storage; against the bases that the client names
+/// where that is shorter.
+pub async fn want(
+    session: &Session,
+    request: u32,
+    hashes: Vec<BlockHash>,
+    bases: Vec<BlockHash>,
+) -> Result<(), Fault> {
     let server = &session.server;
     // Few readers per session: each holds a group of blocks in memory, and the disk gains nothing from more.
     let _turn = session.reads.acquire().await.map_err(|_| WireError::Ended)?;
     let mut part = Part::default();
+    let bases = if session.deltas { bases } else { Vec::new() };
+    let held: HashSet<BlockHash> = bases.iter().copied().collect();
+    let mut base_groups = bases.chunks(READ_BLOCKS);
     for group in hashes.chunks(READ_BLOCKS) {
-        for block in read_group(server, group).await? {
+        let blocks = read_group(server, group).await?;
+        let blocks = match base_groups.next() {
+            Some(bases) => against(session, group, blocks, bases, &held).await?,
+            None => blocks,
+        };
+        for block in blocks {
             if part.is_full_before(block.as_ref()) {
                 part.send(session, request, false).await?;
             }
@@ -115,6 +132,60 @@ pub async fn want(session: &Session, request: u32, hashes: Vec<BlockHash>) -> Re
         }
     }
     part.send(session, request, true).await
+}
+
+/// Replaces blocks by shorter forms of them: as they came from another client, when this one holds all their bases, or
+/// sealed against the base that it names for each.
+async fn against(
+    session: &Session,
+    hashes: &[BlockHash],
+    mut blocks: Vec<Option<SealedBlock>>,
+    bases: &[BlockHash],
+    held: &HashSet<BlockHash>,
+) -> Result<Vec<Option<SealedBlock>>, Fault> {
+    let server = &session.server;
+    let mut work = Vec::new();
+    for (place, ((hash, block), base)) in hashes.iter().zip(&mut blocks).zip(bases).enumerate() {
+        let Some(sealed) = block else { continue };
+        let known = server.deltas.get(session.share, *hash);
+        match known
+            .filter(|delta| delta.bases().is_ok_and(|bases| bases.iter().all(|base| held.contains(base))))
+        {
+            Some(delta) if delta.payload.len() < sealed.payload.len() => *sealed = delta,
+            Some(_) => {}
+            None if *base != BlockHash::NONE && base != hash => work.push((place, sealed.clone(), *base)),
+            None => {}
+        }
+    }
+    if work.is_empty() {
+        return Ok(blocks);
+    }
+    let found = read_group(server, &work.iter().map(|(.., base)| *base).collect::<Vec<_>>()).await?;
+    let (share, shared) = (session.share, server.clone());
+    let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
+    let sealed = server.config.work.beside(move || {
+        let sealer = Sealer::new(RESEAL_LEVEL);
+        let mut sealed = Vec::new();
+        for ((place, block, _), base) in work.into_iter().zip(found) {
+            let (Ok(plain), Some(Ok(base))) =
+                (seal::open(&block, None), base.map(|base| seal::open(&base, None)))
+            else {
+                continue;
+            };
+            if let Some(delta) = sealer.seal_against(&plain, &base) {
+                shared.deltas.keep(share, delta.hash(), delta.sealed());
+                sealed.push((place, delta.into_sealed()));
+            }
+        }
+        sealed
+    });
+    // Blocks that could not be sealed go as they are.
+    for (place, delta) in sealed.await.unwrap_or_default() {
+        if let Some(block) = blocks.get_mut(place) {
+            *block = Some(delta);
+        }
+    }
+    Ok(blocks)
 }
 
 /// Reads a few blocks. A damaged one counts as missing: the others are still good, and a client that has it may bring it
@@ -173,39 +244,117 @@ impl Part {
     }
 }
 
+/// Blocks that a client sent.
+pub struct Verified {
+    /// Those that opened, in order, in forms that stand alone.
+    pub blocks: Vec<VerifiedBlock>,
+    /// Which did not open with their bases; `None`: all did.
+    pub unopened: Option<Bitmap>,
+    /// Their part of what may wait for storage.
+    pub held: OwnedSemaphorePermit,
+}
+
 /// Opens every block and computes its hash, off the async threads when that takes long.
 ///
 /// Blocks that are sealed against a base are opened with the stored base and sealed anew: the store keeps blocks that
-/// stand alone.
-pub async fn verify(server: &Server, sealed: Vec<SealedBlock>) -> Result<Vec<VerifiedBlock>, Fault> {
+/// stand alone. What came is kept for other clients.
+pub async fn verify(session: &Session, sealed: Vec<SealedBlock>) -> Result<Verified, Fault> {
+    let server = &session.server;
     let plain_bytes: u64 = sealed.iter().map(|b| u64::from(b.plain_len)).sum();
-    let bases = read_bases(server, &sealed).await?;
-    if plain_bytes <= VERIFY_HERE_BYTES_MAX as u64 && bases.is_empty() {
-        return verify_here(sealed, &bases);
+    let mut runs = runs(sealed)?;
+    let held = runs.iter().map(|run| run.plain_bytes).sum::<usize>();
+    if held > limits::DELTA_PLAIN_BYTES_MAX {
+        return Err(WireError::OverLimit("plain bytes of deltas").into());
     }
-    let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
-    match server.config.work.beside(move || verify_here(sealed, &bases)).await {
-        Ok(verified) => verified,
-        Err(_) => Err(Fault::Request(ErrorCode::Internal, "a block could not be checked")),
+    let permits = u32::try_from(held).unwrap_or(u32::MAX);
+    let held = server.delta_bytes.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+    let mut opened = Vec::new();
+    for run in runs.drain(..) {
+        if plain_bytes <= VERIFY_HERE_BYTES_MAX as u64 && run.bases.is_empty() {
+            opened.extend(verify_here(run.blocks, &BTreeMap::new())?);
+            continue;
+        }
+        let bases = read_bases(server, run.bases).await?;
+        let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
+        let failed = |_| Fault::Request(ErrorCode::Internal, "a block could not be checked");
+        let blocks = run.blocks;
+        opened.extend(server.config.work.beside(move || verify_here(blocks, &bases)).await.map_err(failed)??);
     }
+    let flags: Vec<bool> = opened.iter().map(Option::is_none).collect();
+    if flags.contains(&true) && !session.deltas {
+        return Err(Fault::Request(ErrorCode::BaseMissing, "a base block is not here"));
+    }
+    let unopened = flags.contains(&true).then(|| Bitmap::from_flags(&flags));
+    let mut blocks = Vec::with_capacity(opened.len());
+    for Opened { block, delta } in opened.into_iter().flatten() {
+        if let Some(delta) = delta.filter(|_| session.deltas) {
+            server.deltas.keep(session.share, block.hash(), &delta);
+        }
+        blocks.push(block);
+    }
+    Ok(Verified { blocks, unopened, held })
 }
 
+/// Blocks in a row that are opened at once.
+#[derive(Default)]
+struct Run {
+    blocks: Vec<SealedBlock>,
+    /// Their bases, each once.
+    bases: BTreeSet<BlockHash>,
+    /// Plain bytes of those that have bases.
+    plain_bytes: usize,
+}
+
+/// Cuts blocks into runs of few bases, because a small frame can name gigabytes of them.
+fn runs(sealed: Vec<SealedBlock>) -> Result<Vec<Run>, Fault> {
+    let (mut runs, mut run) = (Vec::new(), Run::default());
+    for block in sealed {
+        let bases = block.bases().map_err(WireError::from)?;
+        if run.bases.len() + bases.len() > READ_BLOCKS {
+            runs.push(std::mem::take(&mut run));
+        }
+        if !bases.is_empty() {
+            run.plain_bytes += usize::try_from(block.plain_len).unwrap_or(usize::MAX);
+        }
+        run.bases.extend(bases);
+        run.blocks.push(block);
+    }
+    runs.push(run);
+    Ok(runs)
+}
+
+struct Opened {
+    block: VerifiedBlock,
+    /// As it came, if that was against a base.
+    delta: Option<SealedBlock>,
+}
+
+/// `None` for a block that does not open with the bases that are here. One that stands alone has no such excuse.
 fn verify_here(
     sealed: Vec<SealedBlock>,
     bases: &BTreeMap<BlockHash, SealedBlock>,
-) -> Result<Vec<VerifiedBlock>, Fault> {
+) -> Result<Vec<Option<Opened>>, Fault> {
     let sealer = Sealer::new(RESEAL_LEVEL);
-    let verify_one = |sealed: SealedBlock| match sealed.base {
-        None => Ok(seal::verify(sealed, None).map_err(WireError::from)?),
-        Some(hash) => {
-            let missing = Fault::Request(ErrorCode::BaseMissing, "a base block is not here");
-            // A stored block that does not open is as good as missing: the client sends the new one plain.
-            let Some(base) = bases.get(&hash).and_then(|base| seal::open(base, None).ok()) else {
-                return Err(missing);
-            };
-            let block = seal::open(&sealed, Some(base.bytes())).map_err(WireError::from)?;
-            Ok(sealer.seal(&block))
+    let verify_one = |sealed: SealedBlock| {
+        let names = sealed.bases().map_err(WireError::from)?;
+        if names.is_empty() {
+            let block = seal::verify(sealed, None).map_err(WireError::from)?;
+            return Ok(Some(Opened { block, delta: None }));
         }
+        // A stored block that does not open is as good as missing: the client sends the new one plain.
+        let base = names.iter().map(|hash| seal::open(bases.get(hash)?, None).ok().map(Block::into_bytes));
+        let base: Option<Vec<Bytes>> = base.collect();
+        let Some(base) = base else { return Ok(None) };
+        let opened = match base.as_slice() {
+            [one] => seal::open(&sealed, Some(one)),
+            many => seal::open(&sealed, Some(&many.concat())),
+        };
+        let opened = match opened {
+            // Its sender guessed what the base holds, and says so.
+            Err(_) if sealed.codec == Codec::Patch => None,
+            opened => Some(opened.map_err(WireError::from)?),
+        };
+        Ok(opened.map(|block| Opened { block: sealer.seal(&block), delta: Some(sealed) }))
     };
     sealed.into_iter().map(verify_one).collect()
 }
@@ -213,14 +362,13 @@ fn verify_here(
 /// zstd level of blocks that the server seals itself: the clients' usual one.
 const RESEAL_LEVEL: i32 = 1;
 
+/// The bases of blocks, each once. A block read here is one that this session may ask for: a patch of it could be
+/// committed and read back.
 async fn read_bases(
     server: &Server,
-    sealed: &[SealedBlock],
+    hashes: BTreeSet<BlockHash>,
 ) -> Result<BTreeMap<BlockHash, SealedBlock>, Fault> {
-    let hashes: Vec<BlockHash> = sealed.iter().filter_map(|b| b.base).collect();
-    if hashes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
+    let hashes: Vec<BlockHash> = hashes.into_iter().collect();
     let blocks = read_group(server, &hashes).await?;
     Ok(hashes.into_iter().zip(blocks).filter_map(|(hash, block)| Some((hash, block?))).collect())
 }

@@ -39,6 +39,8 @@ pub struct Session {
     pub share: ShareId,
     /// The client's name for people, as it was sent.
     pub device: String,
+    /// The client has the feature `DELTAS`.
+    pub deltas: bool,
     pub outbox: Outbox,
     pub reads: Semaphore,
 }
@@ -118,9 +120,10 @@ async fn open<R: AsyncRead + Unpin>(
     // Registered before the head is read: a commit in between is pushed, known already, and ignored by the client.
     // The other order would lose it.
     let id = server.session_id();
+    let deltas = agreed.features & features::DELTAS != 0;
     let pushes = Arc::new(Backlog::new(server.config.pushes_max, server.config.push_bytes_max));
     let registered =
-        Registry::add(server, share, id, pushes.clone(), agreed.features & features::REPAIR != 0);
+        Registry::add(server, share, id, pushes.clone(), agreed.features & features::REPAIR != 0, deltas);
     let cursor_known = match &hello.cursor {
         Some(c) => server.journal.knows(share, c.journal, c.seq, c.chain).await.map_err(unavailable)?,
         None => false,
@@ -168,16 +171,27 @@ async fn serve<R, W>(
 {
     let Opened { hello, welcome, share, pushes, registered } = opened;
     let id = welcome.session;
+    let deltas = welcome.features & features::DELTAS != 0;
     let (device, share_name) =
         (path::escape(hello.device_name.as_bytes()), path::escape(hello.share.as_bytes()));
     info!(%peer, session = ?id, %device, share = %share_name, "session begins");
     let (outbox, outgoing) = outbox::outbox();
+    let welcoming = outbox.clone();
+    let outbox = outbox.shrinking(deltas);
     // The welcome is queued before the writer sees a push.
-    let welcomed = outbox.send(0, &Message::Welcome(Box::new(welcome)), Vec::new()).await;
+    let welcomed = welcoming.send(0, &Message::Welcome(Box::new(welcome)), Vec::new()).await;
+    drop(welcoming);
     let mut writing = JoinSet::new();
     writing.spawn(outbox::write_all(writer, outgoing, Some(pushes)));
-    let session =
-        Session { server, id, share, device: hello.device_name, outbox, reads: Semaphore::new(READS_MAX) };
+    let session = Session {
+        server,
+        id,
+        share,
+        device: hello.device_name,
+        deltas,
+        outbox,
+        reads: Semaphore::new(READS_MAX),
+    };
     let mut running = Running {
         in_flight: Arc::new(Semaphore::new(in_flight_bytes(&session.server))),
         session: Arc::new(session),
@@ -268,14 +282,15 @@ impl<R: AsyncRead + Unpin> Running<R> {
 
     /// Checks a frame and starts what it asks for, once the session's byte limit has room.
     async fn begin(&mut self, frame: Frame) -> Result<Goes, WireError> {
-        let message = frame.message()?;
+        let (message, bytes) =
+            if self.session.deltas { frame.whole_message()? } else { (frame.message()?, frame.wire_bytes()) };
         if let Message::Goodbye { .. } = message {
             return Ok(Goes::Away);
         }
         if frame.request == 0 {
             return Err(WireError::Unexpected("request without an id"));
         }
-        let bytes = frame.wire_bytes().max(REQUEST_BYTES_MIN);
+        let bytes = bytes.max(REQUEST_BYTES_MIN);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let in_flight = self.in_flight.clone();
         let permit = in_flight.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
@@ -350,7 +365,8 @@ async fn answer(
             Some(before) => commit::commit(&session, before, changes, frame.payload).await,
             None => Err(WireError::Unexpected("commit").into()),
         },
-        Message::WantBlocks { hashes, .. } => match requests::want(&session, request, hashes).await {
+        Message::WantBlocks { hashes, bases } => match requests::want(&session, request, hashes, bases).await
+        {
             Ok(()) => return Ok(()),
             Err(fault) => Err(fault),
         },

@@ -13,7 +13,7 @@ use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, NO_HEAD, Page,
     Position, PutReport, Result, ShareId, StorageError, check_share_name,
 };
-use crate::block::{Block, Codec, SealedBlock, VerifiedBlock, seal};
+use crate::block::{Block, SealedBlock, VerifiedBlock, seal};
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
 use crate::model::{
     BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq, codec,
@@ -151,7 +151,7 @@ impl MemoryStore {
 impl State {
     fn put(&mut self, blocks: &[VerifiedBlock]) -> Result<PutReport> {
         self.disk.check()?;
-        if let Some(block) = blocks.iter().find(|block| block.sealed().codec == Codec::ZstdBase) {
+        if let Some(block) = blocks.iter().find(|block| !block.is_self_contained()) {
             return Err(StorageError::NeedsBase(block.hash()));
         }
         let mut report = PutReport::default();
@@ -197,7 +197,6 @@ impl State {
         self.unsynced.clear();
         self.disk.check()?;
         let head = share.head;
-        let inline = inline.into_iter().map(VerifiedBlock::into_sealed).collect();
         let event = CommitEvent { share: id, session, prev, head, nodes: nodes.clone(), inline };
         // Nobody watching is fine.
         let _ = self.events.send(Arc::new(event));

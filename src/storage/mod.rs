@@ -230,7 +230,7 @@ pub struct CommitEvent {
     /// The nodes it changed.
     pub nodes: Vec<Node>,
     /// The small blocks it brought.
-    pub inline: Vec<SealedBlock>,
+    pub inline: Vec<VerifiedBlock>,
 }
 
 /// Keeps what happened to shares, in order.

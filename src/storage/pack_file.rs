@@ -140,7 +140,7 @@ pub fn check_file_header(file: &File, path: &Path, number: u32, store: StoreId) 
 /// The header of a block's record.
 pub fn record_header(block: &VerifiedBlock) -> Result<[u8; RECORD_HEADER_BYTES]> {
     let sealed = block.sealed();
-    if sealed.codec == Codec::ZstdBase {
+    if !block.is_self_contained() {
         return Err(StorageError::NeedsBase(block.hash()));
     }
     let payload_sum = match sealed.codec {

@@ -254,7 +254,7 @@ impl Writer {
             return Err(StorageError::CommitTooLarge);
         }
         let head = Head { journal: prev.journal, seq, chain: prev.chain.link(&record) };
-        let inline = inline.iter().map(|one| one.block.sealed().clone()).collect();
+        let inline = inline.iter().map(|one| one.block.clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };
         let committed = Committed { prev: prev.seq, head, nodes, refused };
         Ok(Judged { share, record, committed, event: Some(event), signed, named })

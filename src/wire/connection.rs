@@ -10,8 +10,8 @@
 use super::backlog::{Backlog, Next};
 use super::error::{ErrorCode, WireError};
 use super::frame::{EncodedFrame, FrameReader, FrameWriter};
-use super::handshake::{self, Agreed, Hello, REQUEST_BYTES_MIN, Welcome};
-use super::message::{Head, Message, Position};
+use super::handshake::{self, Agreed, Hello, REQUEST_BYTES_MIN, Welcome, features};
+use super::message::{Bitmap, Head, Message, Position};
 use super::outbox;
 use super::reply::{Changes, Committed, PartCheck, Want, nodes_as_sent};
 use super::waiting::{Answer, Shared, Waiter};
@@ -155,8 +155,9 @@ impl Connection {
             }
         });
         let ended = shared.clone();
+        let deltas = agreed.features & features::DELTAS != 0;
         tasks.spawn(async move {
-            let Err(error) = read_all(reader, &ended, options).await;
+            let Err(error) = read_all(reader, &ended, options, deltas).await;
             ended.lose(error);
         });
         let in_flight_bytes_max = usize::try_from(welcome.limits.in_flight_bytes_max)
@@ -208,9 +209,15 @@ impl Connection {
     /// Commits changes and, with them, new small blocks. Comes back when the server has them durably.
     ///
     /// Every `put` and `commit` sent before it on this connection is done first.
+    ///
+    /// # Errors
+    /// [`WireError::Unopened`]: nothing was committed; some blocks must be sent without a base.
     pub async fn commit(&self, changes: Vec<Change>, blocks: &[SealedBlock]) -> Result<Committed, WireError> {
         let commit = Message::Commit { changes };
         let answer = self.request(&commit, pack::encode(blocks)).await?;
+        if let Message::Unopened { bitmap } = answer {
+            return Err(self.unopened(&bitmap, blocks));
+        }
         let (Message::Committed { prev, head, refused, nodes }, Message::Commit { changes }) =
             (answer, commit)
         else {
@@ -242,6 +249,9 @@ impl Connection {
 
     /// Sends blocks that fit one frame (see [`pack::Packer`]). Comes back when the server has verified them; they are
     /// durable with the next commit.
+    ///
+    /// # Errors
+    /// [`WireError::Unopened`]: some blocks must be sent without a base; the others were taken.
     pub async fn put(&self, blocks: &[SealedBlock]) -> Result<(), WireError> {
         let count = u32::try_from(blocks.len()).unwrap_or(u32::MAX);
         match self.request(&Message::PutBlocks { count }, pack::encode(blocks)).await? {
@@ -249,13 +259,40 @@ impl Connection {
                 self.count_sent(blocks);
                 Ok(())
             }
+            Message::Unopened { bitmap } => Err(self.unopened(&bitmap, blocks)),
             other => Err(self.violation(other.name())),
         }
+    }
+
+    fn unopened(&self, bitmap: &Bitmap, blocks: &[SealedBlock]) -> WireError {
+        if bitmap.len() != blocks.len() || bitmap.count_ones() == 0 {
+            return self.violation("blocks that do not open");
+        }
+        WireError::Unopened { which: bitmap.iter().collect() }
+    }
+
+    /// True when blocks may go against bases, both ways.
+    pub fn has_deltas(&self) -> bool {
+        self.0.agreed.features & features::DELTAS != 0
     }
 
     /// Asks for at most `HASHES_PER_REQUEST_MAX` blocks that have at most `plain_bytes_max` bytes together (an answer
     /// that is longer ends the connection). Waits while [`WANTED_BYTES_MAX`] are asked for and not taken.
     pub async fn want(&self, hashes: Vec<BlockHash>, plain_bytes_max: u64) -> Result<Want, WireError> {
+        self.want_against(hashes, Vec::new(), plain_bytes_max).await
+    }
+
+    /// As [`Self::want`], with a block for each hash that is held here and may be like it ([`BlockHash::NONE`]: none is).
+    /// Blocks may come sealed against any of them.
+    pub async fn want_against(
+        &self,
+        hashes: Vec<BlockHash>,
+        mut bases: Vec<BlockHash>,
+        plain_bytes_max: u64,
+    ) -> Result<Want, WireError> {
+        if !self.has_deltas() || bases.iter().all(|base| *base == BlockHash::NONE) {
+            bases.clear();
+        }
         let asked = usize::try_from(plain_bytes_max).unwrap_or(usize::MAX);
         let permits = u32::try_from(asked.clamp(1, WANTED_BYTES_MAX)).unwrap_or(u32::MAX);
         let wanted = self.0.wanted.clone();
@@ -263,7 +300,7 @@ impl Connection {
         let (sender, parts) = mpsc::unbounded_channel();
         let unanswered = hashes.len();
         let check = PartCheck::new(unanswered, asked);
-        let message = Message::WantBlocks { hashes, bases: Vec::new() };
+        let message = Message::WantBlocks { hashes, bases };
         self.send(&message, Vec::new(), Answer::Parts { sender, check }).await?;
         Ok(Want { parts, unanswered, _budget: budget })
     }
@@ -356,8 +393,9 @@ impl Connection {
     async fn send(&self, message: &Message, payload: Vec<Bytes>, answer: Answer) -> Result<(), WireError> {
         let shared = &self.0.shared;
         let request = shared.next_request();
-        let frame = EncodedFrame::new(request, message, payload)?;
-        let bytes = frame.wire_bytes().clamp(REQUEST_BYTES_MIN, self.0.in_flight_bytes_max);
+        let encode = if self.has_deltas() { EncodedFrame::shrunk } else { EncodedFrame::new };
+        let frame = encode(request, message, payload)?;
+        let bytes = frame.counted_bytes().clamp(REQUEST_BYTES_MIN, self.0.in_flight_bytes_max);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let in_flight = self.0.in_flight.clone();
         let permit = in_flight.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
@@ -410,6 +448,7 @@ async fn read_all<R: AsyncRead + Unpin>(
     mut reader: FrameReader<R>,
     shared: &Shared,
     options: Options,
+    deltas: bool,
 ) -> Result<std::convert::Infallible, WireError> {
     let mut silent_ms = 0;
     let mut bytes_seen = 0;
@@ -418,7 +457,7 @@ async fn read_all<R: AsyncRead + Unpin>(
             Ok(frame) => {
                 silent_ms = 0;
                 let frame = frame?.ok_or(WireError::Ended)?;
-                let message = frame.message()?;
+                let message = if deltas { frame.whole_message()?.0 } else { frame.message()? };
                 match (frame.request, message) {
                     (0, Message::Goodbye { code, text }) => return Err(goodbye(code, &text)),
                     (0, message) => shared.push(message, frame.payload)?,

@@ -151,6 +151,12 @@ pub enum WireError {
         /// For people; escaped.
         text: String,
     },
+    /// Some blocks do not open with their bases at the server: send those without.
+    #[error("blocks do not open with their bases")]
+    Unopened {
+        /// One per block that was sent.
+        which: Vec<bool>,
+    },
     /// The connection had ended already, for this reason.
     #[error("connection lost: {0}")]
     Lost(#[source] Arc<WireError>),
@@ -179,6 +185,7 @@ impl WireError {
             Self::Auth => ErrorCode::Auth,
             Self::ShareName => ErrorCode::ShareName,
             Self::Timeout { .. } => ErrorCode::Timeout,
+            Self::Unopened { .. } => ErrorCode::BaseMissing,
             Self::Goodbye { code, .. } | Self::Failed { code, .. } => *code,
             Self::Lost(reason) => reason.code(),
         }
@@ -197,7 +204,12 @@ impl WireError {
     pub fn is_violation(&self) -> bool {
         !matches!(
             self,
-            Self::Io(_) | Self::Ended | Self::Truncated | Self::Goodbye { .. } | Self::Failed { .. }
+            Self::Io(_)
+                | Self::Ended
+                | Self::Truncated
+                | Self::Goodbye { .. }
+                | Self::Failed { .. }
+                | Self::Unopened { .. }
         )
     }
 }

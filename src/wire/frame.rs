@@ -13,6 +13,7 @@
 
 use super::error::WireError;
 use super::message::Message;
+use crate::block::seal;
 use crate::model::counters::Counters;
 use crate::model::{codec, limits};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -41,6 +42,10 @@ const READ_BYTES_AHEAD: usize = 4 * 1024;
 /// Large buffers that are kept to be filled again when the blocks in them are gone: fresh memory costs as much as the
 /// copy into it.
 const SPARES_MAX: usize = 16;
+/// Shorter messages are mostly hashes and numbers, which do not shrink.
+const SHRINK_BYTES_MIN: usize = 192;
+/// What a shorter message costs around its bytes: variant, lengths.
+const SHRUNK_COST_BYTES: usize = 12;
 /// A frame above this size makes the buffer grow to [`READ_BYTES_BULK`].
 const BULK_FRAME_BYTES_MIN: usize = 32 * 1024;
 
@@ -62,10 +67,36 @@ impl Frame {
     pub fn message(&self) -> Result<Message, WireError> {
         let message: Message = codec::decode(&self.head)?;
         message.validate()?;
-        if !self.payload.is_empty() && !message.may_carry_blocks() {
-            return Err(WireError::Unexpected("payload"));
+        self.fitting(message)
+    }
+
+    /// As [`Self::message`], for a session with the feature `DELTAS`: also a message that was made shorter. And the bytes
+    /// of the frame as if it had not been, which is what it makes the receiver hold.
+    ///
+    /// # Errors
+    /// As [`Self::message`]; a length that is not true, or one short message in another.
+    pub fn whole_message(&self) -> Result<(Message, usize), WireError> {
+        let message: Message = codec::decode(&self.head)?;
+        message.validate()?;
+        let Message::Shrunk { len, bytes } = message else {
+            return Ok((self.fitting(message)?, self.wire_bytes()));
+        };
+        // Bounded by `validate`.
+        let head = seal::grow(&bytes, usize::try_from(len).unwrap_or(0))?;
+        let message: Message = codec::decode(&head)?;
+        message.validate()?;
+        if matches!(message, Message::Shrunk { .. }) {
+            return Err(WireError::Unexpected("Shrunk"));
         }
-        Ok(message)
+        Ok((self.fitting(message)?, HEADER_BYTES + head.len() + self.payload.len()))
+    }
+
+    fn fitting(&self, message: Message) -> Result<Message, WireError> {
+        if self.payload.is_empty() || message.may_carry_blocks() {
+            Ok(message)
+        } else {
+            Err(WireError::Unexpected("payload"))
+        }
     }
 
     /// Bytes in the stream, header included.
@@ -79,6 +110,8 @@ impl Frame {
 pub struct EncodedFrame {
     parts: Arc<[Bytes]>,
     bytes: usize,
+    /// As if the message had not been made shorter.
+    counted_bytes: usize,
 }
 
 impl EncodedFrame {
@@ -88,7 +121,29 @@ impl EncodedFrame {
     /// When a bound is broken, or the frame would be larger than [`limits::FRAME_BYTES_MAX`].
     pub fn new(request: u32, message: &Message, payload: Vec<Bytes>) -> Result<Self, WireError> {
         message.validate()?;
+        Self::with_head(request, &codec::encode(message)?, payload)
+    }
+
+    /// As [`Self::new`], with the message made shorter when that gains something: for a session with the feature `DELTAS`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn shrunk(request: u32, message: &Message, payload: Vec<Bytes>) -> Result<Self, WireError> {
+        message.validate()?;
         let head = codec::encode(message)?;
+        if head.len() >= SHRINK_BYTES_MIN
+            && let Some(bytes) = seal::shrink(&head)
+            && bytes.len() + SHRUNK_COST_BYTES < head.len()
+            && let Ok(len) = u32::try_from(head.len())
+        {
+            let shrunk = Self::new(request, &Message::Shrunk { len, bytes: bytes.to_vec() }, payload)?;
+            let payload_bytes = shrunk.bytes.saturating_sub(HEADER_BYTES + bytes.len());
+            return Ok(Self { counted_bytes: HEADER_BYTES + head.len() + payload_bytes, ..shrunk });
+        }
+        Self::with_head(request, &head, payload)
+    }
+
+    fn with_head(request: u32, head: &[u8], payload: Vec<Bytes>) -> Result<Self, WireError> {
         let payload_bytes: usize = payload.iter().map(Bytes::len).sum();
         let frame_bytes = HEADER_BYTES_COUNTED + head.len() + payload_bytes;
         let too_large =
@@ -102,13 +157,19 @@ impl EncodedFrame {
         small.extend_from_slice(&frame_len.to_le_bytes());
         small.extend_from_slice(&request.to_le_bytes());
         small.extend_from_slice(&head_len.to_le_bytes());
-        small.extend_from_slice(&head);
-        Ok(Self { parts: join_small(small, payload).into(), bytes: frame_bytes + 4 })
+        small.extend_from_slice(head);
+        let bytes = frame_bytes + 4;
+        Ok(Self { parts: join_small(small, payload).into(), bytes, counted_bytes: bytes })
     }
 
     /// Bytes in the stream, header included.
     pub const fn wire_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that it counts against the limit of what is under way: as if the message had not been made shorter.
+    pub const fn counted_bytes(&self) -> usize {
+        self.counted_bytes
     }
 }
 

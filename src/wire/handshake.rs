@@ -25,8 +25,11 @@ pub mod features {
     pub const HISTORY: u64 = 2;
     /// The client may be asked for blocks that the store lacks.
     pub const REPAIR: u64 = 4;
+    /// Both open patches and blocks against a base, and messages that were made shorter; the server seals what it sends
+    /// against bases that the client names, and says which of the client's blocks did not open.
+    pub const DELTAS: u64 = 32;
     /// Everything this version knows.
-    pub const KNOWN: u64 = BASES | HISTORY | REPAIR;
+    pub const KNOWN: u64 = BASES | HISTORY | REPAIR | DELTAS;
 }
 
 /// Most extensions in a hello or a welcome.

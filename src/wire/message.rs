@@ -180,7 +180,8 @@ pub enum Message {
     WantBlocks {
         /// 1 ..= `HASHES_PER_REQUEST_MAX`.
         hashes: Vec<BlockHash>,
-        /// Reserved: blocks that the client holds and that answers may be sealed against. Not more than `hashes`.
+        /// Blocks that the client holds and that answers may be sealed against: none, or one per hash, which is thought
+        /// to be like it; [`BlockHash::NONE`] where there is none. Only with the feature `DELTAS`.
         bases: Vec<BlockHash>,
     },
     /// Server: A part of the answer: blocks `first ..` of the request. Parts come in order and leave nothing out.
@@ -237,6 +238,19 @@ pub enum Message {
         /// 1 ..= `HASHES_PER_REQUEST_MAX`.
         hashes: Vec<BlockHash>,
     },
+    /// Server: Some blocks of a put or a commit do not open with their bases: send these without. Of a put, the others are
+    /// taken; of a commit, nothing is. Only with the feature `DELTAS`.
+    Unopened {
+        /// One bit per block of the payload, at least one set.
+        bitmap: Bitmap,
+    },
+    /// Both: Another message, made shorter. Only with the feature `DELTAS`, and never one in another.
+    Shrunk {
+        /// Bytes of that message.
+        len: u32,
+        /// As [`seal::shrink`](crate::block::seal::shrink) makes them.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Message {
@@ -287,11 +301,15 @@ impl Message {
                 nodes_ok(nodes.as_deref().unwrap_or_default(), limits::CHANGES_PER_COMMIT_MAX)
             }
             Self::Have { hashes } | Self::Wanted { hashes } => hashes_ok(hashes),
-            Self::Missing { bitmap } => bitmap.validate(),
+            Self::Missing { bitmap } | Self::Unopened { bitmap } => bitmap.validate(),
+            Self::Shrunk { len, bytes } => bound(
+                usize::try_from(*len).is_ok_and(|len| len <= limits::FRAME_BYTES_MAX && bytes.len() < len),
+                "shrunk",
+            ),
             Self::PutBlocks { count } => within(*count, limits::PACK_BLOCKS_MAX, "blocks of a pack"),
             Self::Stored { .. } => Ok(()),
             Self::WantBlocks { hashes, bases } => {
-                bound(bases.len() <= hashes.len(), "bases")?;
+                bound(bases.is_empty() || bases.len() == hashes.len(), "bases")?;
                 hashes_ok(hashes)
             }
             Self::Blocks { present, .. } => present.validate(),
@@ -338,6 +356,8 @@ impl Message {
             Self::Look { .. } => "Look",
             Self::Seen(_) => "Seen",
             Self::Wanted { .. } => "Wanted",
+            Self::Unopened { .. } => "Unopened",
+            Self::Shrunk { .. } => "Shrunk",
         }
     }
 }

@@ -23,6 +23,7 @@ pub const STALL_MS_MAX: u64 = 60_000;
 pub struct Outbox {
     queue: mpsc::UnboundedSender<Queued>,
     budget: Arc<Semaphore>,
+    shrinks: bool,
 }
 
 /// The frame and its share of the budget; the queue needs no bound of its own.
@@ -39,16 +40,24 @@ pub struct Outgoing(mpsc::UnboundedReceiver<Queued>);
 /// An outbox and the end that [`write_all`] serves.
 pub fn outbox() -> (Outbox, Outgoing) {
     let (queue, outgoing) = mpsc::unbounded_channel();
-    (Outbox { queue, budget: Arc::new(Semaphore::new(QUEUED_BYTES_MAX)) }, Outgoing(outgoing))
+    let budget = Arc::new(Semaphore::new(QUEUED_BYTES_MAX));
+    (Outbox { queue, budget, shrinks: false }, Outgoing(outgoing))
 }
 
 impl Outbox {
+    /// Makes messages shorter from now on: the peer knows how to read them.
+    pub const fn shrinking(mut self, shrinks: bool) -> Self {
+        self.shrinks = shrinks;
+        self
+    }
+
     /// Encodes and queues a message; waits while too many bytes are queued.
     ///
     /// # Errors
     /// When the message breaks a bound, or the writer has ended.
     pub async fn send(&self, request: u32, message: &Message, payload: Vec<Bytes>) -> Result<(), WireError> {
-        self.send_frame(EncodedFrame::new(request, message, payload)?).await
+        let encode = if self.shrinks { EncodedFrame::shrunk } else { EncodedFrame::new };
+        self.send_frame(encode(request, message, payload)?).await
     }
 
     /// Queues a frame; waits while too many bytes are queued.

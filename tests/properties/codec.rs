@@ -201,6 +201,9 @@ fn message() -> impl Strategy<Value = Message> {
         bitmap().prop_map(|bitmap| Message::Missing { bitmap }),
         (1..=4096u32).prop_map(|count| Message::PutBlocks { count }),
         any::<u32>().prop_map(|count| Message::Stored { count }),
+        bitmap().prop_map(|bitmap| Message::Unopened { bitmap }),
+        vec(any::<u8>(), 0..50)
+            .prop_map(|bytes| Message::Shrunk { len: u32::try_from(bytes.len() + 1).unwrap(), bytes }),
         hashes().prop_map(|hashes| Message::WantBlocks { bases: hashes.clone(), hashes }),
         (any::<u32>(), bitmap(), any::<bool>()).prop_map(|(first, present, last)| Message::Blocks {
             first,
@@ -260,6 +263,28 @@ proptest! {
     }
 
     #[test]
+    fn every_message_comes_back_when_it_was_made_shorter(message in message()) {
+        run(async {
+            let frame = EncodedFrame::shrunk(7, &message, Vec::new()).unwrap();
+            let plain = EncodedFrame::new(7, &message, Vec::new()).unwrap();
+            assert!(frame.wire_bytes() <= plain.wire_bytes());
+            let mut bytes = Vec::new();
+            let mut writer = FrameWriter::new(&mut bytes, Arc::<Counters>::default());
+            writer.push(&frame);
+            writer.flush().await.unwrap();
+            let frame = reader(&bytes).next().await.unwrap().unwrap();
+            match frame.whole_message() {
+                Ok((whole, counted)) => {
+                    assert_eq!(whole, message);
+                    assert!(counted + 20 >= plain.wire_bytes(), "{counted} of {}", plain.wire_bytes());
+                }
+                // One that is made of chance is no message.
+                Err(_) => assert!(matches!(message, Message::Shrunk { .. })),
+            }
+        });
+    }
+
+    #[test]
     fn a_message_cut_short_or_made_longer_is_no_message(message in message(), cut in any::<prop::sample::Index>()) {
         let mut bytes = codec::encode(&message).unwrap();
         let cut = cut.index(bytes.len());
@@ -298,6 +323,9 @@ fn counts_over_their_bounds_are_refused_on_both_ends() {
         Message::Have { hashes: vec![] },
         Message::WantBlocks { hashes: hashes.clone(), bases: vec![] },
         Message::WantBlocks { hashes: hashes[..1].to_vec(), bases: hashes[..2].to_vec() },
+        Message::WantBlocks { hashes: hashes[..2].to_vec(), bases: hashes[..1].to_vec() },
+        Message::Shrunk { len: (2 << 20) + 1, bytes: vec![0; 9] },
+        Message::Shrunk { len: 9, bytes: vec![0; 9] },
         Message::Commit { changes: vec![] },
         Message::PutBlocks { count: 0 },
         Message::PutBlocks { count: 4097 },

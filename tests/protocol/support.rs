@@ -71,8 +71,13 @@ impl Running {
 
     /// A raw client with a session.
     pub async fn raw(&self) -> (Raw, Welcome) {
+        self.raw_with(hello()).await
+    }
+
+    /// The same with a hello of its own.
+    pub async fn raw_with(&self, hello: Hello) -> (Raw, Welcome) {
         let mut raw = self.dial().await;
-        raw.send(0, Message::Hello(Box::new(hello()))).await;
+        raw.send(0, Message::Hello(Box::new(hello))).await;
         raw.reader.admit_large_frames();
         match raw.next().await {
             (0, Message::Welcome(welcome), _) => (raw, *welcome),
@@ -120,7 +125,7 @@ impl Raw {
 
     pub async fn next(&mut self) -> (u32, Message, Bytes) {
         let frame = soon(self.reader.next()).await.unwrap().expect("another frame");
-        (frame.request, frame.message().unwrap(), frame.payload)
+        (frame.request, frame.whole_message().unwrap().0, frame.payload)
     }
 
     /// The next frame is a goodbye with this code, and nothing follows.

@@ -6,6 +6,7 @@ mod folder;
 mod recover;
 mod scan;
 mod scan_moves;
+mod sketches;
 mod speed;
 mod stage;
 mod state;
