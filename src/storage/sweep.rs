@@ -154,7 +154,8 @@ impl Sweep<'_> {
         let is_ripe = |since: &u64| now_ms.saturating_sub(*since) >= options.grace_ms;
         // What is ripe and left lies in packs that are not worth it. The next run of the owner condemns it anew; otherwise the
         // server would look at it for ever.
-        plan.condemned.retain(|hash, since| !goes.contains(hash) && !(self.finishes && is_ripe(since)));
+        let is_done = |since: &u64| self.finishes && is_ripe(since);
+        plan.condemned.retain(|hash, since| !goes.contains(hash) && !is_done(since));
         gone::save_condemned(&upkeep.shared.path, upkeep.store, &plan.condemned)?;
         let waits = plan.condemned.values().any(|since| !is_ripe(since));
         upkeep.shared.set_due(Due::of(&plan.condemned, options).filter(|_| waits));
