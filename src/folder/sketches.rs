@@ -2,7 +2,7 @@
 //! edit is sent as what changed.
 //!
 //! A cache and a hint: what is absent or damaged costs bytes on the network and nothing else, so nothing here is synced or
-//! checked. Bounded: a sketch is 1/32 of its file or less; files of one block share two files of [`SHARED_BYTES_MAX`], of
+//! checked. Bounded: a sketch is 1/32 of its file or less; files of one block share two files of 32 MiB, of
 //! which the older one goes when the newer one is full; a larger file has its own as long as it is in the share.
 //!
 //! ```text

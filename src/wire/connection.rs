@@ -306,7 +306,7 @@ impl Connection {
     }
 
     /// Where a moment lies in the share's journal. This and the following are for sessions with
-    /// [`features::HISTORY`](handshake::features::HISTORY).
+    /// [`features::HISTORY`].
     pub async fn find(&self, at: Moment) -> Result<Found, WireError> {
         match self.request(&Message::Find { at }, Vec::new()).await? {
             Message::Found(found) => Ok(found),
