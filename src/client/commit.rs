@@ -110,8 +110,9 @@ impl Session<'_> {
         self.must_poll = true;
         match refusal {
             Refusal::MissingBlocks => {
-                // Sent whole already, and lacking again.
-                if !self.client.reupload.insert(change.id) {
+                // A file that is new here is sent whole from the start, like one that was refused before.
+                let again = !self.client.reupload.insert(change.id);
+                if again || self.client.state.base.get(change.id).is_none() {
                     self.garbled = self.client.cycle.disk(&self.client.state.base).path_of(change.id);
                 }
             }

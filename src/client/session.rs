@@ -17,8 +17,8 @@ const INLINE_IN_BYTES_MAX: usize = 8 * 1024 * 1024;
 const IDLE_ROUNDS_MAX: u32 = 5;
 /// Rounds of a one-time sync that wait for files which were written to an instant ago.
 const UNRESTED_ROUNDS_MAX: u32 = 10;
-/// Rounds of a one-time sync in which the server lacks what was sent to it.
-const GARBLED_ROUNDS_MAX: u32 = 3;
+/// Rounds of a one-time sync, one after the other, in which the server lacks what was sent to it.
+const GARBLED_ROUNDS_MAX: u32 = 5;
 /// Rounds of a one-time sync in all.
 const ROUNDS_MAX: u32 = 1000;
 
@@ -328,6 +328,8 @@ impl<'a> Session<'a> {
                 if garbled_rounds >= GARBLED_ROUNDS_MAX {
                     return Err(ClientError::Garbled { path: path.to_string() });
                 }
+            } else {
+                garbled_rounds = 0;
             }
             if self.unrested && unrested_rounds < UNRESTED_ROUNDS_MAX {
                 unrested_rounds += 1;
@@ -372,6 +374,10 @@ impl<'a> Session<'a> {
 
     /// Says what could not be placed.
     pub(super) fn tell_left(&mut self) {
+        if let Some(path) = self.garbled.take().map(|path| path.to_string()) {
+            let line = ClientError::Garbled { path: path.clone() }.to_string();
+            self.client.problem(path, line);
+        }
         for (_, path) in std::mem::take(&mut self.left) {
             let line = format!("{path}: something that is not synced is in the way, or it keeps changing");
             self.client.problem(path, line);
