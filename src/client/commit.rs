@@ -49,7 +49,11 @@ impl Session<'_> {
 
     /// Sends one commit with its blocks. When some do not open with their bases, all that have bases are put without them
     /// first: rare, and so it ends.
-    async fn send_commit(&mut self, batch: &[Change], blocks: Vec<Outgoing>) -> Result<Committed, ClientError> {
+    async fn send_commit(
+        &mut self,
+        batch: &[Change],
+        blocks: Vec<Outgoing>,
+    ) -> Result<Committed, ClientError> {
         let (sealed, plain): (Vec<_>, Vec<_>) =
             blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
         match self.connection.commit(batch.to_vec(), &sealed).await {

@@ -235,7 +235,11 @@ async fn send_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> 
 }
 
 /// Seals blocks without bases and sends them.
-pub async fn put_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<Taken, ClientError> {
+pub async fn put_alone(
+    connection: &Connection,
+    work: Work,
+    blocks: Vec<Block>,
+) -> Result<Taken, ClientError> {
     let mut taken = Taken::default();
     if blocks.is_empty() {
         return Ok(taken);
