@@ -8,6 +8,7 @@ use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Run the hub: keep the store and serve clients.
 #[derive(Debug, clap::Args)]
@@ -31,34 +32,54 @@ pub struct Args {
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
-    // First the port: nothing is left behind when it is taken.
-    let listener = std::net::TcpListener::bind(args.listen)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
-    refuse_inside_ours(&args.store)?;
-    // Whatever is written from here on is for this user alone.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
-    let store = Store::open(&args.store, options).map_err(|error| open_failure(&error))?;
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(listener, &store, &args));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    let closed = store.close().map_err(|error| Failure::general(&error));
-    served?;
-    closed?;
+    let run = runtime.block_on(open_and_serve(&args));
+    // A store that is still being opened is not waited for: it may take minutes, and can be left at any point.
+    runtime.shutdown_timeout(if matches!(run, Ok(None)) { Duration::ZERO } else { Duration::from_secs(2) });
+    if let Some((store, served)) = run? {
+        let closed = store.close().map_err(|error| Failure::general(&error));
+        served?;
+        closed?;
+    }
     // Not before the store is closed: its last flush can fail.
     voice.say("stopped");
     Ok(Exit::Ok)
 }
 
-async fn serve(listener: std::net::TcpListener, store: &Arc<Store>, args: &Args) -> Result<(), Failure> {
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
+/// Opens the store and serves it until it is to stop. `None`: it was to stop before the store was open.
+async fn open_and_serve(args: &Args) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
+    let mut stop = Box::pin(super::stop_signal()?);
+    // First the port: nothing is left behind when it is taken.
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
+    refuse_inside_ours(&args.store)?;
+    // Whatever is written from here on is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
+    let path = args.store.clone();
+    let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
+    let opened = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(None),
+        opened = opening => opened.map_err(|error| Failure::general(&error))?,
+    };
+    let store = opened.map_err(|error| open_failure(&error))?;
+    let served = serve(listener, &store, args, stop).await;
+    Ok(Some((store, served)))
+}
+
+async fn serve(
+    listener: tokio::net::TcpListener,
+    store: &Arc<Store>,
+    args: &Args,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
         tracing::warn!("{}", describe(&problem));
     }
     text::data(&format!("listening on {address}"));
-    let stop = super::stop_signal()?;
     let mut config = Config::new(store.id(), super::seed()?);
     let (folder, scrub_ms) = (args.store.clone(), args.scrub);
     config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });

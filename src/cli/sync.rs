@@ -205,6 +205,11 @@ fn teller(
                 let more = if paths.len() > 3 { ", …" } else { "" };
                 format!("left alone (sockets, fifos and devices are not synced): {}{more}", shown.join(", "))
             }
+            News::Stays(path) => {
+                format!(
+                    "{path}: deleted elsewhere, stays here until nothing that is not synced is left in it"
+                )
+            }
             News::Held(error) => causes(&error),
             News::Rejoining => {
                 format!(
@@ -234,7 +239,7 @@ pub fn failure(error: &ClientError) -> Failure {
         ClientError::Held { .. } | ClientError::Folder(FolderError::Replaced { .. }) => Exit::Partial,
         ClientError::Wire { source, .. } | ClientError::Connection(source) => match source.code() {
             ErrorCode::Auth => Exit::NotAuthorised,
-            _ if matches!(source, WireError::Timeout { .. }) => Exit::TimedOut,
+            _ if source.is_timeout() => Exit::TimedOut,
             _ => Exit::General,
         },
         _ => Exit::General,
@@ -312,5 +317,21 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(Duration::from_secs_f64(seconds))
     } else {
         Err("between 0.01 and 86400 seconds".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_went_silent_in_the_middle_did_not_answer_in_time() {
+        let silent = || WireError::Timeout { what: "sign of life", ms: 1 };
+        let lost = WireError::Lost(Arc::new(WireError::Lost(Arc::new(silent()))));
+        for error in [ClientError::Connection(silent()), ClientError::Connection(lost)] {
+            assert_eq!(failure(&error).exit, Exit::TimedOut);
+        }
+        let ended = ClientError::Connection(WireError::Lost(Arc::new(WireError::Ended)));
+        assert_eq!(failure(&ended).exit, Exit::General);
     }
 }

@@ -78,6 +78,12 @@ impl Session<'_> {
             self.left.insert(id, shown);
             self.again = true;
         }
+        for (id, path) in report.stays {
+            self.stays.insert(id);
+            if self.client.told_stays.insert(id) {
+                self.client.news(News::Stays(path));
+            }
+        }
         for dir in report.dirty {
             self.look_again_in(dir);
         }
@@ -280,17 +286,24 @@ impl Session<'_> {
                 Kind::Folder => {}
             }
         }
+        let mut failed: HashMap<NodeId, ClientError> = HashMap::new();
         for (id, fetched) in fetcher.fetch(wanted).await? {
             match fetched {
                 Ok(file) => drop(staged.insert(id, file)),
-                Err(error) => {
-                    let line = super::error::line(&error);
-                    self.client.problem(line.clone(), line);
-                }
+                Err(error) => drop(failed.insert(id, error)),
             }
         }
         let mut ready = Vec::with_capacity(batch.len());
         for place in batch {
+            if let Some(error) = failed.get(&place.id) {
+                let (path, mut line) = (place.path.to_string(), super::error::line(error));
+                // A full disk knows where it was written, not what for.
+                if !line.contains(&path) {
+                    line = format!("{path}: {line}");
+                }
+                self.client.problem(path, line);
+                continue;
+            }
             let Some(file) = staged.remove(&place.id) else { continue };
             if let Some((_, _, path)) = &place.copy {
                 self.client.counters.conflicts.add(1);

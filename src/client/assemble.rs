@@ -135,7 +135,7 @@ impl Large<'_> {
         let held = Arc::new(move |hash: &BlockHash| reusable.bytes_of(hash));
         let blocks = self.fetcher.want(&absent, bases, bytes_max, held).await?;
         for (hash, block) in absent.iter().zip(blocks) {
-            let Some(block) = block else { return Err(blocks_lost(&self.path, 1)) };
+            let Some(block) = block else { return Err(blocks_lost(&self.path)) };
             walker.feed(*hash, block.bytes())?;
         }
         Ok(())
@@ -202,7 +202,7 @@ impl Large<'_> {
             let blocks = fetcher.want(&hashes, bases, bytes, held).await?;
             blocking(work, move || {
                 for (chunk, block) in chunks.iter().zip(blocks) {
-                    let Some(block) = block else { return Err(blocks_lost(&path, 1)) };
+                    let Some(block) = block else { return Err(blocks_lost(&path)) };
                     file.write_at(chunk.offset, block.bytes())?;
                     sketch.take(chunk.offset, block.bytes());
                     (fetcher.on_bytes)(u64::from(chunk.len));

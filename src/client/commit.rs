@@ -20,7 +20,15 @@ impl Session<'_> {
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
             self.announce_commit(&batch)?;
-            let done = self.send_commit(&batch, blocks).await?;
+            let has_blocks = !blocks.is_empty();
+            let done = match self.send_commit(&batch, blocks).await {
+                // Without them whatever needs no room stands, and the rest is refused one by one.
+                Err(error) if error.is_no_room() && has_blocks => {
+                    self.no_room.met = true;
+                    self.connection.commit(batch.clone(), &[]).await?
+                }
+                done => done?,
+            };
             for change in &batch {
                 tracing::trace!(?change, seq = ?done.head.seq, "sent");
             }
@@ -41,7 +49,11 @@ impl Session<'_> {
 
     /// Sends one commit with its blocks. When some do not open with their bases, all that have bases are put without them
     /// first: rare, and so it ends.
-    async fn send_commit(&self, batch: &[Change], blocks: Vec<Outgoing>) -> Result<Committed, ClientError> {
+    async fn send_commit(
+        &mut self,
+        batch: &[Change],
+        blocks: Vec<Outgoing>,
+    ) -> Result<Committed, ClientError> {
         let (sealed, plain): (Vec<_>, Vec<_>) =
             blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
         match self.connection.commit(batch.to_vec(), &sealed).await {
@@ -49,7 +61,8 @@ impl Session<'_> {
                 let alone = sealed.into_iter().zip(&plain).filter(|(_, plain)| plain.is_none());
                 let alone: Vec<_> = alone.map(|(block, _)| block).collect();
                 let work = self.client.folder.work();
-                upload::put_alone(&self.connection, work, plain.into_iter().flatten().collect()).await?;
+                let plain = plain.into_iter().flatten().collect();
+                self.no_room.met |= upload::put_alone(&self.connection, work, plain).await?.full;
                 Ok(self.connection.commit(batch.to_vec(), &alone).await?)
             }
             done => Ok(done?),
@@ -82,13 +95,30 @@ impl Session<'_> {
         Ok(self.client.state.save(unsent.into_iter().map(Update::Unsent).collect(), false)?)
     }
 
+    /// Leaves a file alone until the server has room for it.
+    fn put_off(&mut self, id: NodeId) {
+        let path = self.client.cycle.disk(&self.client.state.base).path_of(id);
+        if let (Some(stamp), Some(path)) = (self.client.stamp(id), path) {
+            self.waits_for_room(stamp, path);
+        }
+        self.client.cycle.put_off(id);
+        self.client.held.insert(id);
+    }
+
     fn refused(&mut self, change: &Change, refusal: Refusal) {
         tracing::debug!(node = ?change.id, %refusal, "change refused");
+        if refusal == Refusal::MissingBlocks && self.no_room.met {
+            return self.put_off(change.id);
+        }
         self.again = true;
         self.must_poll = true;
         match refusal {
             Refusal::MissingBlocks => {
-                self.client.reupload.insert(change.id);
+                // A file that is new here is sent whole from the start, like one that was refused before.
+                let again = !self.client.reupload.insert(change.id);
+                if again || self.client.state.base.get(change.id).is_none() {
+                    self.garbled = self.client.cycle.disk(&self.client.state.base).path_of(change.id);
+                }
             }
             Refusal::Invalid => {
                 let disk = self.client.cycle.disk(&self.client.state.base);

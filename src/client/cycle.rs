@@ -80,6 +80,12 @@ impl Cycle {
         }
     }
 
+    /// What the disk shows for a node is not to be sent now; the next look finds it again.
+    pub fn put_off(&mut self, id: NodeId) {
+        self.unsure.insert(id);
+        self.local.remove(&id);
+    }
+
     /// The server has these nodes now. Older news than what is known is ignored.
     pub fn remote_changed(&mut self, base: &Tree, nodes: Vec<Node>) {
         for node in nodes {
@@ -127,9 +133,9 @@ impl Cycle {
         }
     }
 
-    /// True when nothing differs.
-    pub fn is_settled(&self) -> bool {
-        self.local.is_empty() && self.remote.is_empty()
+    /// True when nothing differs, apart from nodes that are gone there and stay here.
+    pub fn is_settled(&self, stays: &BTreeSet<NodeId>) -> bool {
+        self.local.is_empty() && self.remote.keys().all(|id| stays.contains(id))
     }
 
     /// True when everything the server told is on the disk.

@@ -166,7 +166,7 @@ impl Fetcher {
                     for wanted in wanted {
                         let staged = match &block {
                             Some(block) => fetcher.stage_whole(&mut near, &wanted, block.bytes()),
-                            None => Err(lost(&wanted, 1)),
+                            None => Err(blocks_lost(&wanted.path)),
                         };
                         fetched.push((wanted.id, keep_one(staged)?));
                     }
@@ -252,7 +252,7 @@ impl Fetcher {
             let id = wanted.id;
             let staged = match bytes {
                 Some(bytes) => self.stage_whole(&mut near, &wanted, &bytes),
-                None => Err(lost(&wanted, 1)),
+                None => Err(blocks_lost(&wanted.path)),
             };
             fetched.push((id, keep_one(staged)?));
         }
@@ -274,7 +274,7 @@ impl Fetcher {
         bytes: &[u8],
     ) -> Result<Staged, ClientError> {
         if bytes.len() as u64 != wanted.content.size {
-            return Err(lost(wanted, 1));
+            return Err(blocks_lost(&wanted.path));
         }
         let (what, how) = ((wanted.id, &wanted.content), (wanted.exec, wanted.mtime_ns));
         let staged = self.folder.stage_for(near, &wanted.path, what, bytes, how)?;
@@ -315,10 +315,6 @@ fn keep_one<T>(result: Result<T, ClientError>) -> Result<Result<T, ClientError>,
     }
 }
 
-fn lost(wanted: &Wanted, blocks: usize) -> ClientError {
-    blocks_lost(&wanted.path, blocks)
-}
-
-pub(super) fn blocks_lost(path: &RelPath, blocks: usize) -> ClientError {
-    ClientError::BlocksLost { blocks, path: path.to_string() }
+pub(super) fn blocks_lost(path: &RelPath) -> ClientError {
+    ClientError::BlocksLost { path: path.to_string() }
 }

@@ -53,11 +53,11 @@ pub enum ClientError {
         /// For people.
         folder: String,
     },
-    /// The server does not hold blocks that its own tree names.
-    #[error("the server lacks {blocks} blocks of {path}; run `dropblock check` on its store")]
+    /// Blocks that the server's own tree names did not come, or came as others.
+    #[error(
+        "{path}: its content did not arrive intact: the server lacks a part of it, or something in between changes bytes; `dropblock check` on the store tells which"
+    )]
     BlocksLost {
-        /// How many.
-        blocks: usize,
         /// The file.
         path: String,
     },
@@ -69,6 +69,25 @@ pub enum ClientError {
         /// The store.
         path: String,
     },
+    /// The server has no room for new blocks: some files were not sent, everything else is in sync.
+    #[error(
+        "the server's disk is full, but for the room it keeps free: {path}{more} not sent, everything else is in sync; make room there and run again",
+        more = others(*files)
+    )]
+    ServerFull {
+        /// The first file that was not sent.
+        path: String,
+        /// How many there are.
+        files: usize,
+    },
+    /// The server lacks blocks that were sent to it, several times.
+    #[error(
+        "{path}: its content was sent, and did not arrive intact: something between here and the server changes bytes"
+    )]
+    Garbled {
+        /// The file.
+        path: String,
+    },
     /// Two sides cannot agree within a sane number of rounds.
     #[error("the folder keeps changing; try again")]
     Restless,
@@ -78,19 +97,31 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// True when the server has no room for new blocks.
-    pub const fn is_server_full(&self) -> bool {
-        matches!(self, Self::Connection(WireError::Failed { code: ErrorCode::Full, .. }))
+    /// True when the server has no room for the blocks of one request.
+    pub const fn is_no_room(&self) -> bool {
+        matches!(self, Self::Connection(error) if is_no_room(error))
     }
 
     /// True when a new session may go better without any change here.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Restless | Self::BlocksLost { .. } => true,
+            Self::Unreachable { .. } | Self::Restless | Self::BlocksLost { .. } | Self::Garbled { .. } => {
+                true
+            }
             Self::Wire { source, .. } | Self::Connection(source) => source.is_retryable(),
             _ => false,
         }
     }
+}
+
+/// The same for what came over the wire.
+pub(super) const fn is_no_room(error: &WireError) -> bool {
+    matches!(error, WireError::Failed { code: ErrorCode::Full, .. })
+}
+
+/// ` and 3 more` beside one that is named.
+fn others(files: usize) -> String {
+    if files > 1 { format!(" and {} more", files - 1) } else { String::new() }
 }
 
 /// An error and its causes on one line.

@@ -7,7 +7,7 @@
 use super::ClientError;
 use super::download::{Fetched, Fetcher, Wanted};
 use super::read::{Job, Outcome, UNRESTED};
-use super::upload::{put, upload};
+use super::upload::{OnFull, put, upload};
 use crate::folder::stage::Staged;
 use crate::folder::{Folder, Identity, Stamp};
 use crate::model::counters::Counters;
@@ -35,6 +35,7 @@ pub struct Large {
 
 enum Ended {
     Read { identity: Identity, path: RelPath, outcome: Outcome },
+    NoRoom { stamp: Stamp, path: RelPath },
     Fetched { id: NodeId, content: FileContent, path: RelPath, staged: Result<Staged, ClientError> },
 }
 
@@ -46,6 +47,8 @@ pub struct Note {
     pub local: bool,
     /// It was written to meanwhile.
     pub changing: bool,
+    /// The server has no room for its new blocks; how it looked.
+    pub no_room: Option<Stamp>,
     /// Why it cannot be synced now.
     pub problem: Option<String>,
 }
@@ -91,14 +94,20 @@ impl Large {
         }
         let (connection, folder, counters, turn) =
             (connection.clone(), folder.clone(), counters.clone(), self.up.clone());
+        let stamp = *stamp;
         self.tasks.spawn(async move {
             let _turn = turn.acquire_owned().await.map_err(|_| ClientError::Stopped)?;
             // Read once it rests, or it would have to be read twice.
             tokio::time::sleep(UNRESTED).await;
             let path = job.path.clone();
-            let uploaded = upload(&connection, &folder, vec![job], 1, &counters, &|_| {}).await?;
+            let uploaded =
+                upload(&connection, &folder, vec![job], 1, &counters, &|_| {}, OnFull::Stop).await?;
+            let mut full = uploaded.full;
             if !uploaded.inline.is_empty() {
-                put(&connection, folder.work(), uploaded.inline).await?;
+                full |= put(&connection, folder.work(), uploaded.inline).await?.full;
+            }
+            if full {
+                return Ok(Ended::NoRoom { stamp, path });
             }
             let outcome = uploaded.files.into_iter().next().map_or(Outcome::Gone, |(_, outcome)| outcome);
             Ok(Ended::Read { identity, path, outcome })
@@ -157,7 +166,11 @@ impl Large {
                     Outcome::Gone | Outcome::Changing => None,
                     Outcome::Unreadable(error) => Some(super::error::line(&error)),
                 };
-                Ok(Note { path, local: true, changing, problem })
+                Ok(Note { path, local: true, changing, no_room: None, problem })
+            }
+            Ended::NoRoom { stamp, path } => {
+                self.reading.remove(&stamp.identity());
+                Ok(Note { path, local: true, changing: false, no_room: Some(stamp), problem: None })
             }
             Ended::Fetched { id, content, path, staged } => {
                 self.fetching.remove(&id);
@@ -168,7 +181,7 @@ impl Large {
                     }
                     Err(error) => Some(super::error::line(&error)),
                 };
-                Ok(Note { path, local: false, changing: false, problem })
+                Ok(Note { path, local: false, changing: false, no_room: None, problem })
             }
         }
     }

@@ -35,6 +35,7 @@ impl Client {
     pub async fn run_once(&mut self) -> Result<Done, ClientError> {
         let (mut session, mut pushes) = Session::open(self, true).await?;
         let done = session.until_equal().await;
+        let unsent = session.no_room.summary();
         if done.is_ok() {
             session.prune();
             sweep(&mut session);
@@ -46,6 +47,9 @@ impl Client {
             session.connection.close(ErrorCode::Done, "").await;
         }
         done?;
+        if let Some((path, files)) = unsent {
+            return Err(ClientError::ServerFull { path: path.to_string(), files });
+        }
         Ok(Done { problems: self.problems.values().cloned().collect() })
     }
 
@@ -139,7 +143,7 @@ impl Client {
                     }
                 }
             }
-            let settled = session.client.cycle.is_settled() && !session.again && !session.no_room;
+            let settled = session.is_settled() && session.no_room.is_empty();
             let busy = !session.large.is_idle();
             failures = if settled { 0 } else { failures.saturating_add(1) };
             if failures == FAILURES_TOLD {
@@ -193,7 +197,11 @@ async fn wait(
             },
             () = trigger.settled() => return Ok(()),
             note = session.large.next() => {
-                let Note { path, local, changing, problem } = note?;
+                let Note { path, local, changing, no_room, problem } = note?;
+                if let Some(stamp) = no_room {
+                    session.waits_for_room(stamp, path);
+                    return Ok(());
+                }
                 if let Some(line) = problem {
                     // Tried again with everything else that is left, not at once.
                     session.client.problem(path.to_string(), line);

@@ -20,6 +20,7 @@ pub mod history;
 mod known;
 mod large;
 mod live;
+mod no_room;
 mod observe;
 mod origin;
 mod patrol;
@@ -93,6 +94,8 @@ pub enum News {
     Problem(String),
     /// Sockets, fifos and devices: left alone. Said once.
     Special(Vec<RelPath>),
+    /// A folder was deleted elsewhere; here it stays, because it holds sockets, fifos or devices. Said once.
+    Stays(RelPath),
     /// Nothing is sent, because most files are gone.
     Held(ClientError),
     /// The server does not know this folder's past: nothing is deleted, both sides are joined.
@@ -138,6 +141,8 @@ pub struct Client {
     was_equal: bool,
     /// Sockets and the like have been mentioned.
     told_special: bool,
+    /// Folders that stay for what is not synced have been mentioned.
+    told_stays: BTreeSet<NodeId>,
     trigger: Trigger,
     counters: Arc<Counters>,
     progress: Arc<Progress>,
@@ -190,6 +195,7 @@ impl Client {
             said: HashSet::new(),
             was_equal: false,
             told_special: false,
+            told_stays: BTreeSet::new(),
             trigger: Trigger::default(),
             counters: Arc::new(Counters::default()),
             progress: Arc::new(Progress::default()),

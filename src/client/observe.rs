@@ -4,6 +4,7 @@
 use super::large::LARGE_BYTES_MIN;
 use super::read::{Job, Outcome};
 use super::session::Session;
+use super::upload::OnFull;
 use super::{ClientError, News, Phase, upload};
 use crate::folder::scan::{Entry, Found, Scan, Scope, scan};
 use crate::folder::watch::Hint;
@@ -34,7 +35,6 @@ impl Session<'_> {
         let in_order =
             self.client.cycle.local().is_empty() && self.client.state.base.unreachable().next().is_none();
         let scope = if in_order { scope } else { Scope::Full };
-        self.no_room &= !matches!(scope, Scope::Full);
         self.client.progress.start(Phase::Looking, 0, 0);
         let mut seen = self.look(&scope)?;
         if !self.once && seen.missing >= GONE_MANY {
@@ -50,7 +50,7 @@ impl Session<'_> {
             let folder = ShownPath::from(self.client.folder.path()).to_string();
             return Err(ClientError::Held { held, folder });
         }
-        self.take_in(seen).await
+        self.take_in(seen, matches!(scope, Scope::Full)).await
     }
 
     fn look(&mut self, scope: &Scope) -> Result<Scan, ClientError> {
@@ -82,7 +82,7 @@ impl Session<'_> {
         }
     }
 
-    async fn take_in(&mut self, seen: Scan) -> Result<(), ClientError> {
+    async fn take_in(&mut self, seen: Scan, whole: bool) -> Result<(), ClientError> {
         self.client.cycle.forget_local();
         self.client.looks.clear();
         self.client.held.clear();
@@ -106,38 +106,24 @@ impl Session<'_> {
                 None => drop(files.insert(found.id, found)),
             }
         }
+        if whole {
+            self.no_room.keep_only(&files.values().map(|found| found.entry.stamp().identity()).collect());
+        }
+        self.tell_no_room();
         self.take_large(&mut files, &mut looks);
         let jobs = self.jobs(&files);
         self.refuse_own_store(&jobs)?;
         let bytes = files.values().map(|found| found.entry.stamp().size).sum();
         self.client.progress.start(Phase::Sending, files.len() as u64, bytes);
-        let progress = self.client.progress.clone();
-        let uploaded = upload::upload(
-            &self.connection,
-            &self.client.folder,
-            jobs,
-            self.client.config.threads,
-            &self.client.counters,
-            &|bytes| progress.add_bytes(bytes),
-        )
-        .await;
-        let uploaded = match uploaded {
-            // The hub's disk is full: what comes from others goes on, and so does what needs no room.
-            Err(error) if error.is_server_full() && !self.once => {
-                let line = super::error::line(&error);
-                self.client.problem(line.clone(), line);
-                self.client.held.extend(files.keys());
-                self.no_room = true;
-                upload::Uploaded::default()
-            }
-            uploaded => uploaded?,
-        };
+        let uploaded = self.send(jobs, &files).await?;
         self.inline_out = uploaded.inline;
         for (job, outcome) in uploaded.files {
             if let Some(found) = files.remove(&job.id) {
                 self.take_file(&found, &job.path, outcome, &mut looks);
             }
         }
+        // Those that wait for room were not read.
+        self.client.held.extend(files.into_keys());
         self.client.progress.start(Phase::Idle, 0, 0);
         if !looks.is_empty() {
             let base = &self.client.state.base;
@@ -147,6 +133,50 @@ impl Session<'_> {
             self.client.state.save(looks, false)?;
         }
         Ok(())
+    }
+
+    /// Reads files and sends their blocks. What the server had no room for last time is tried after everything else, only
+    /// until it refuses again, and not at all in a one-time sync. Files that are not read wait for room.
+    async fn send(
+        &mut self,
+        jobs: Vec<Job>,
+        files: &HashMap<NodeId, Found>,
+    ) -> Result<upload::Uploaded, ClientError> {
+        let stamp = |job: &Job| files.get(&job.id).map(|found| *found.entry.stamp());
+        let (waiting, fresh): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| stamp(job).is_some_and(|stamp| self.no_room.holds(&stamp)));
+        let mut uploaded = self.upload(fresh, OnFull::ReadOn).await?;
+        self.no_room.met |= uploaded.full;
+        if waiting.is_empty() || self.once {
+            return Ok(uploaded);
+        }
+        let places: Vec<_> =
+            waiting.iter().filter_map(|job| Some((job.id, stamp(job)?, job.path.clone()))).collect();
+        let mut again = self.upload(waiting, OnFull::Stop).await?;
+        // Only one of the two may ride in the commit.
+        let inline = std::mem::take(&mut again.inline);
+        let taken = upload::put(&self.connection, self.client.folder.work(), inline).await?;
+        again.full |= taken.full;
+        again.stored |= taken.stored;
+        self.no_room.met |= again.full;
+        if again.full && !again.stored {
+            return Ok(uploaded);
+        }
+        for (id, stamp, path) in places {
+            if !again.files.iter().any(|(job, _)| job.id == id) {
+                self.no_room.add(stamp, path);
+            }
+        }
+        uploaded.files.append(&mut again.files);
+        Ok(uploaded)
+    }
+
+    async fn upload(&self, jobs: Vec<Job>, on_full: OnFull) -> Result<upload::Uploaded, ClientError> {
+        let client = &*self.client;
+        let (progress, threads) = (client.progress.clone(), client.config.threads);
+        let on_bytes = |bytes| progress.add_bytes(bytes);
+        upload::upload(&self.connection, &client.folder, jobs, threads, &client.counters, &on_bytes, on_full)
+            .await
     }
 
     /// Takes large files out of the files to read: those whose content is known by now are taken in, the others are read

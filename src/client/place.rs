@@ -19,6 +19,8 @@ pub struct Report {
     pub dirty: BTreeSet<RelPath>,
     /// Nodes whose operation was left.
     pub left: BTreeSet<NodeId>,
+    /// Folders that are gone elsewhere and hold only what is not synced: they stay, and that is no failure.
+    pub stays: BTreeMap<NodeId, RelPath>,
     /// Operations that the system refused, with the place.
     pub problems: Vec<FolderError>,
     /// Nodes whose bytes came from the stage, which are durable.
@@ -196,9 +198,16 @@ impl Builder<'_, '_> {
                 self.report.done.push((id, None, None));
                 self.report.touch(&path);
             }
+            Outcome::NotEmpty if self.holds_only_special(&path) => drop(self.report.stays.insert(id, path)),
             _ => self.report.leave(id),
         }
         Ok(())
+    }
+
+    /// A folder that cannot be looked at is left, and looked at again.
+    fn holds_only_special(&self, path: &RelPath) -> bool {
+        let stays = |path: &RelPath| self.report.stays.values().any(|stays| stays == path);
+        self.folder.holds_only_special(path, &stays).unwrap_or(false)
     }
 
     fn settle(

@@ -3,12 +3,12 @@
 use super::{Client, ClientError, read};
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
-use crate::folder::{Cursor, Sent, Update};
+use crate::folder::{Cursor, Sent, Stamp, Update};
 use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
 use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// Blocks of pushes that wait for their cycle, bytes at most; further ones are asked for like any other.
@@ -17,6 +17,8 @@ const INLINE_IN_BYTES_MAX: usize = 8 * 1024 * 1024;
 const IDLE_ROUNDS_MAX: u32 = 5;
 /// Rounds of a one-time sync that wait for files which were written to an instant ago.
 const UNRESTED_ROUNDS_MAX: u32 = 10;
+/// Rounds of a one-time sync, one after the other, in which the server lacks what was sent to it.
+const GARBLED_ROUNDS_MAX: u32 = 5;
 /// Rounds of a one-time sync in all.
 const ROUNDS_MAX: u32 = 1000;
 
@@ -42,12 +44,17 @@ pub(super) struct Session<'a> {
     pub(super) inline_out: Vec<super::upload::Outgoing>,
     /// Something was refused or left: the next cycle follows at once.
     pub(super) again: bool,
-    /// The server had no room for what the last look at everything found: it is looked at again, whatever comes between.
-    pub(super) no_room: bool,
+    /// What the server had no room for: it is looked at again, whatever comes between.
+    pub(super) no_room: super::no_room::NoRoom,
+    /// A file that the server lacks blocks of although all were sent.
+    pub(super) garbled: Option<RelPath>,
     /// A file was read that had changed an instant before.
     unrested: bool,
     /// Nodes that could not be placed in the last cycle.
     pub(super) left: BTreeMap<NodeId, String>,
+    /// Folders that are gone on the server and hold only what is not synced. The server's word stays a difference: it is
+    /// carried out once they are empty, and the next session, which reads on from before it, knows it too.
+    pub(super) stays: BTreeSet<NodeId>,
     /// The head has moved past `at` by more than is known.
     pub(super) must_poll: bool,
     /// The base took in what this client itself had sent: everything is looked at against it first.
@@ -100,9 +107,11 @@ impl<'a> Session<'a> {
             large: super::large::Large::default(),
             inline_out: Vec::new(),
             again: false,
-            no_room: false,
+            no_room: super::no_room::NoRoom::default(),
+            garbled: None,
             unrested: false,
             left: BTreeMap::new(),
+            stays: BTreeSet::new(),
             must_poll: true,
             recognised: false,
             listed: false,
@@ -223,8 +232,11 @@ impl<'a> Session<'a> {
     /// One round: look, decide, apply, commit.
     pub(super) async fn cycle(&mut self, scope: Option<Scope>) -> Result<(), ClientError> {
         self.again = false;
+        self.garbled = None;
+        self.no_room.met = false;
         self.unrested = false;
         self.left.clear();
+        self.stays.clear();
         if self.must_poll {
             self.poll().await?;
         }
@@ -299,22 +311,35 @@ impl<'a> Session<'a> {
         self.client.trigger.hint(Hint::Dirty(dir));
     }
 
+    /// True when nothing differs, and nothing asks for another look.
+    pub(super) fn is_settled(&self) -> bool {
+        self.client.cycle.is_settled(&self.stays) && !self.again
+    }
+
     /// Rounds until nothing differs, or what is left does not get less.
     pub(super) async fn until_equal(&mut self) -> Result<(), ClientError> {
-        let (mut idle, mut unrested_rounds) = (0, 0);
+        let (mut idle, mut unrested_rounds, mut garbled_rounds) = (0, 0, 0);
         let mut last = None;
         for _ in 0..ROUNDS_MAX {
             let _ = self.client.trigger.take();
             self.cycle(Some(Scope::Full)).await?;
+            if let Some(path) = &self.garbled {
+                garbled_rounds += 1;
+                if garbled_rounds >= GARBLED_ROUNDS_MAX {
+                    return Err(ClientError::Garbled { path: path.to_string() });
+                }
+            } else {
+                garbled_rounds = 0;
+            }
             if self.unrested && unrested_rounds < UNRESTED_ROUNDS_MAX {
                 unrested_rounds += 1;
                 tokio::time::sleep(read::UNRESTED).await;
                 self.must_poll = true;
                 continue;
             }
-            if self.client.cycle.is_settled() && !self.again {
+            if self.is_settled() {
                 self.poll().await?;
-                if self.client.cycle.is_settled() {
+                if self.is_settled() {
                     return self.agree(true);
                 }
             }
@@ -333,8 +358,26 @@ impl<'a> Session<'a> {
         Err(ClientError::Restless)
     }
 
+    /// The server has no room for the new blocks of a file, which looks like this.
+    pub(super) fn waits_for_room(&mut self, stamp: Stamp, path: RelPath) {
+        self.no_room.add(stamp, path);
+        self.tell_no_room();
+    }
+
+    /// Says so once; a one-time sync says it at its end.
+    pub(super) fn tell_no_room(&mut self) {
+        if !self.once && !self.no_room.is_empty() {
+            let line = "the server's disk is full, but for the room it keeps free: new content waits here until there is room, everything else goes on";
+            self.client.problem(line.to_owned(), line.to_owned());
+        }
+    }
+
     /// Says what could not be placed.
     pub(super) fn tell_left(&mut self) {
+        if let Some(path) = self.garbled.take().map(|path| path.to_string()) {
+            let line = ClientError::Garbled { path: path.clone() }.to_string();
+            self.client.problem(path, line);
+        }
         for (_, path) in std::mem::take(&mut self.left) {
             let line = format!("{path}: something that is not synced is in the way, or it keeps changing");
             self.client.problem(path, line);

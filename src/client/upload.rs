@@ -4,6 +4,7 @@
 //! sent in packs, while the files are still being read.
 
 use super::ClientError;
+use super::error::is_no_room;
 use super::read::{self, Event, Job, Outcome};
 use crate::block::pack::{self, Packer};
 use crate::block::{Block, SealedBlock, Sealer};
@@ -30,10 +31,23 @@ const SENT_MAX: usize = 1 << 20;
 /// Compression of new blocks: zstd 1 has the best ratio per time.
 const SEAL_LEVEL: i32 = 1;
 
+/// What to do when the server has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// Send no further blocks, but read on: the server may hold everything of what comes.
+    ReadOn,
+    /// Read no further: what is left needs room, as far as anyone knows.
+    Stop,
+}
+
 /// Files that were read, and the blocks that were not sent because they fit into the commit.
 #[derive(Debug, Default)]
 pub struct Uploaded {
-    /// In the order in which reading ended.
+    /// The server had no room for some blocks of these files.
+    pub full: bool,
+    /// It took some.
+    pub stored: bool,
+    /// In the order in which reading ended; those that were not read are not here.
     pub files: Vec<(Job, Outcome)>,
     /// For [`Connection::commit`].
     pub inline: Vec<Outgoing>,
@@ -51,7 +65,8 @@ pub struct Outgoing {
 /// A block that the server may lack, and the same against blocks that it holds.
 type Fresh = (Block, Option<SealedBlock>);
 
-/// Reads files and sees that the server holds all their blocks, apart from those that are returned.
+/// Reads files and sees that the server holds all their blocks, apart from those that are returned and those that it has
+/// no room for.
 ///
 /// # Errors
 /// When the connection is lost. Files that cannot be read are outcomes.
@@ -62,6 +77,7 @@ pub async fn upload(
     threads: usize,
     counters: &Arc<Counters>,
     on_bytes: &(dyn Fn(u64) + Sync),
+    on_full: OnFull,
 ) -> Result<Uploaded, ClientError> {
     if jobs.is_empty() {
         return Ok(Uploaded::default());
@@ -77,8 +93,28 @@ pub async fn upload(
             }
             Event::Done(job, outcome) => files.push((job, outcome)),
         }
+        if sender.taken.full && on_full == OnFull::Stop {
+            break;
+        }
     }
-    Ok(Uploaded { files, inline: sender.finish().await? })
+    let inline = sender.finish().await?;
+    let Taken { stored, full } = sender.taken;
+    Ok(Uploaded { full, stored, files, inline })
+}
+
+/// What the server did with blocks.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// It took some.
+    pub stored: bool,
+    /// It had no room for some.
+    pub full: bool,
+}
+
+impl Taken {
+    const fn and(self, other: Self) -> Self {
+        Self { stored: self.stored || other.stored, full: self.full || other.full }
+    }
 }
 
 struct Sender<'a> {
@@ -92,7 +128,8 @@ struct Sender<'a> {
     delta_plain_bytes: usize,
     /// More came than fits into a commit.
     large: bool,
-    batches: JoinSet<Result<(), ClientError>>,
+    batches: JoinSet<Result<Taken, ClientError>>,
+    taken: Taken,
 }
 
 impl<'a> Sender<'a> {
@@ -106,10 +143,14 @@ impl<'a> Sender<'a> {
             delta_plain_bytes: 0,
             large: false,
             batches: JoinSet::new(),
+            taken: Taken::default(),
         }
     }
 
     async fn take(&mut self, block: Block, delta: Option<SealedBlock>) -> Result<(), ClientError> {
+        if self.taken.full {
+            return Ok(());
+        }
         if self.seen.len() >= SENT_MAX {
             self.seen.clear();
         }
@@ -143,19 +184,19 @@ impl<'a> Sender<'a> {
     }
 
     async fn join_one(&mut self) -> Result<(), ClientError> {
-        match self.batches.join_next().await {
-            Some(Ok(done)) => done,
-            Some(Err(_)) => Err(ClientError::Stopped),
-            None => Ok(()),
-        }
+        let Some(done) = self.batches.join_next().await else { return Ok(()) };
+        let Taken { stored, full } = done.map_err(|_| ClientError::Stopped)??;
+        self.taken.stored |= stored;
+        self.taken.full |= full;
+        Ok(())
     }
 
     /// Sends what waits if it is too much for a commit, and waits for everything on its way.
-    async fn finish(mut self) -> Result<Vec<Outgoing>, ClientError> {
+    async fn finish(&mut self) -> Result<Vec<Outgoing>, ClientError> {
         let mut inline = Vec::new();
-        if self.large {
+        if self.large && !self.taken.full {
             self.flush().await?;
-        } else {
+        } else if !self.large {
             let sealer = Sealer::new(SEAL_LEVEL);
             inline.extend(self.waiting.drain(..).map(|(block, delta)| match delta {
                 Some(sealed) => Outgoing { sealed, plain: Some(block) },
@@ -170,7 +211,7 @@ impl<'a> Sender<'a> {
 }
 
 /// Sends deltas; asks which of the other blocks the server lacks, and sends those.
-async fn send(connection: Connection, work: Work, blocks: Vec<Fresh>) -> Result<(), ClientError> {
+async fn send(connection: Connection, work: Work, blocks: Vec<Fresh>) -> Result<Taken, ClientError> {
     let (mut alone, mut deltas) = (Vec::new(), Vec::new());
     for (block, delta) in blocks {
         match delta {
@@ -180,12 +221,12 @@ async fn send(connection: Connection, work: Work, blocks: Vec<Fresh>) -> Result<
         }
     }
     let (put, sent) = tokio::join!(put(&connection, work, deltas), send_alone(&connection, work, alone));
-    put.and(sent)
+    Ok(put?.and(sent?))
 }
 
-async fn send_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<(), ClientError> {
+async fn send_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<Taken, ClientError> {
     if blocks.is_empty() {
-        return Ok(());
+        return Ok(Taken::default());
     }
     let missing = connection.missing(blocks.iter().map(Block::hash).collect()).await?;
     let lacking: Vec<Block> =
@@ -194,9 +235,14 @@ async fn send_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> 
 }
 
 /// Seals blocks without bases and sends them.
-pub async fn put_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<(), ClientError> {
+pub async fn put_alone(
+    connection: &Connection,
+    work: Work,
+    blocks: Vec<Block>,
+) -> Result<Taken, ClientError> {
+    let mut taken = Taken::default();
     if blocks.is_empty() {
-        return Ok(());
+        return Ok(taken);
     }
     let packs = work.beside(move || {
         let (sealer, mut packer) = (Sealer::new(SEAL_LEVEL), Packer::default());
@@ -212,13 +258,18 @@ pub async fn put_alone(connection: &Connection, work: Work, blocks: Vec<Block>) 
         puts.spawn(async move { connection.put(&pack).await });
     }
     while let Some(done) = puts.join_next().await {
-        done.map_err(|_| ClientError::Stopped)??;
+        match done.map_err(|_| ClientError::Stopped)? {
+            Ok(()) => taken.stored = true,
+            Err(error) if is_no_room(&error) => taken.full = true,
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// Sends blocks that were sealed already, at most a batch; those that do not open go again without their bases.
-pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> Result<(), ClientError> {
+pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> Result<Taken, ClientError> {
+    let mut taken = Taken::default();
     let (mut sealed, plain): (Vec<_>, Vec<_>) =
         blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
     let mut plain = plain.into_iter();
@@ -235,10 +286,18 @@ pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> 
             Err(WireError::Unopened { which }) => {
                 let plain: Vec<Option<Block>> = plain;
                 let failed = plain.into_iter().zip(which).filter(|(_, failed)| *failed);
-                put_alone(connection, work, failed.filter_map(|(block, _)| block).collect()).await?;
+                let failed = failed.filter_map(|(block, _)| block).collect();
+                taken = taken.and(put_alone(connection, work, failed).await?);
             }
-            done => done?,
+            Err(error) if is_no_room(&error) => {
+                taken.full = true;
+                break;
+            }
+            done => {
+                done?;
+                taken.stored = true;
+            }
         }
     }
-    Ok(())
+    Ok(taken)
 }

@@ -4,7 +4,7 @@
 //! changes a name goes through `Folder::parent_dir`, each time anew.
 
 use super::fs::Dir;
-use super::{Folder, Meta};
+use super::{EntryKind, Folder, Meta};
 use crate::model::{Name, RelPath};
 use std::io;
 
@@ -16,6 +16,26 @@ pub struct Nearby<'a> {
 }
 
 impl Folder {
+    /// True when a folder holds something, and nothing but sockets, fifos, devices and folders of which `like` holds.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn holds_only_special(&self, path: &RelPath, like: &dyn Fn(&RelPath) -> bool) -> io::Result<bool> {
+        let dir = self.root.open_below(path)?;
+        let names = dir.list()?;
+        for listed in &names {
+            let stays = match dir.meta_if_there(&listed.name)?.map(|meta| meta.kind) {
+                Some(EntryKind::Special) => true,
+                Some(EntryKind::Folder) => like(&path.join(&listed.name)),
+                _ => false,
+            };
+            if !stays {
+                return Ok(false);
+            }
+        }
+        Ok(!names.is_empty())
+    }
+
     /// No folder is open yet.
     pub const fn nearby(&self) -> Nearby<'_> {
         Nearby { folder: self, last: None }

@@ -36,6 +36,8 @@ pub const CHANGES_PER_COMMIT_MAX: usize = 2048;
 pub const NODES_PER_PAGE_MAX: usize = 2048;
 /// Most versions in one page of `Versions`.
 pub const VERSIONS_PER_PAGE_MAX: usize = 1024;
+/// The chunk parameters that files are cut with; there are no others yet.
+pub const CHUNK_PARAMS: u8 = 1;
 /// New blocks of a commit ride inside it up to this many bytes; above it they are asked for and sent first.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 

@@ -143,7 +143,8 @@ impl NodeState {
         let kind_ok = match &self.kind {
             Kind::Folder => true,
             Kind::File { content, .. } => {
-                content.root.level <= limits::MANIFEST_LEVEL_MAX
+                content.root.params == limits::CHUNK_PARAMS
+                    && content.root.level <= limits::MANIFEST_LEVEL_MAX
                     && (content.root.level > 0 || content.size <= limits::BLOCK_BYTES_MAX as u64)
                     && (content.size > 0 || content.root.level == 0)
             }

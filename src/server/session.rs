@@ -63,8 +63,13 @@ where
             serve(server, peer, reader, writer, opened).await;
         }
         Err(error) => {
-            info!(%peer, code = ?error.code(), reason = %path::escape(error.to_string().as_bytes()), "no session");
-            refuse(&mut reader, &mut writer, error.code(), &error.to_string()).await;
+            // What is said as a goodbye is its own text: the client puts the rest around it.
+            let text = match &error {
+                WireError::Goodbye { text, .. } => text.clone(),
+                error => error.to_string(),
+            };
+            info!(%peer, code = ?error.code(), reason = %path::escape(text.as_bytes()), "no session");
+            refuse(&mut reader, &mut writer, error.code(), &text).await;
         }
     }
 }

@@ -69,6 +69,9 @@ pub enum StorageError {
     /// The disk has no room. Nothing was taken, and the store goes on.
     #[error("no room for new blocks on the disk of {0}")]
     Full(PathBuf),
+    /// The index must be built anew, and the disk has no room for another one beside what is there.
+    #[error("the index must be built anew, and the disk of {0} is full; make room there and start again")]
+    FullForIndex(PathBuf),
     /// Reading or writing failed.
     #[error("cannot {what} {path}")]
     Io {

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// Says that the index failed while it was in use.
 pub const SUSPECT: &str = "db.suspect";
+/// Without this much room on the disk no index is built anew, bytes.
+const INDEX_ROOM_MIN: u64 = 8 * 1024 * 1024;
 /// Blocks added to the index at once.
 const BATCH_BLOCKS: usize = 4096;
 /// The index is flushed every so many batches, or its memory would grow with the store.
@@ -150,6 +152,9 @@ impl Recovery<'_> {
                 }
             }
         }
+        if was_there {
+            self.check_room()?;
+        }
         let kept = if was_there { Some(self.put_index_aside()?) } else { None };
         if suspect.exists() {
             std::fs::remove_file(&suspect).at("remove", &suspect)?;
@@ -158,6 +163,13 @@ impl Recovery<'_> {
             self.report(Problem::RebuiltIndex { kept });
         }
         Index::open(&path, self.patience)
+    }
+
+    /// On a full disk the index fails without being damaged. Put aside it would keep its room, and no other could be made.
+    fn check_room(&self) -> Result<()> {
+        let path = &self.home.path;
+        let free = file::free_bytes(path).at("look at the disk of", path)?;
+        if free < INDEX_ROOM_MIN { Err(StorageError::FullForIndex(path.clone())) } else { Ok(()) }
     }
 
     fn put_index_aside(&self) -> Result<PathBuf> {

@@ -200,6 +200,15 @@ impl WireError {
         }
     }
 
+    /// True when the peer did not answer, or gave no sign of life, in time.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Lost(reason) => reason.is_timeout(),
+            _ => false,
+        }
+    }
+
     /// True when the peer broke the protocol (as opposed to a stream that broke).
     pub fn is_violation(&self) -> bool {
         !matches!(

@@ -330,6 +330,43 @@ fn a_share_or_device_name_that_is_too_long() {
     }
 }
 
+/// Passes connections on, and changes a byte of every 100 KB that go one way.
+fn relay(to: SocketAddr, garbles_upload: bool) -> SocketAddr {
+    fn pass(mut from: TcpStream, mut to: TcpStream, garbles: bool) {
+        let (mut buffer, mut passed) = ([0; 16_384], 0);
+        while let Ok(got) = from.read(&mut buffer) {
+            if garbles && passed / 100_000 != (passed + got) / 100_000 {
+                buffer[got / 2] ^= 1;
+            }
+            passed += got;
+            if got == 0 || to.write_all(&buffer[..got]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+    listener(move |client| {
+        let Ok(server) = TcpStream::connect(to) else { return };
+        let (up, down) = ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
+        thread::spawn(move || pass(up.0, up.1, garbles_upload));
+        thread::spawn(move || pass(down.0, down.1, !garbles_upload));
+    })
+}
+
+/// The folder did not change, and the server lacks nothing: neither may be blamed.
+#[test]
+fn a_relay_that_changes_bytes_is_named_as_the_cause() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("big", random_bytes(10, 3_000_000));
+    let said = world.once_at(&a, relay(world.addr(), true), &[]).outcome(DEADLINE).code_in(&[1, 3]).stderr;
+    assert!(!said.contains("keeps changing"), "{said}");
+    world.sync(&a);
+    let said = world.once_at(&b, relay(world.addr(), false), &[]).outcome(DEADLINE).code_in(&[1, 3]).stderr;
+    assert!(said.contains("changes bytes") || !said.contains("lacks"), "{said}");
+    world.sync_all(&[&a, &b]);
+}
+
 // No permission: as `nobody` when the tests run as root.
 
 #[test]
@@ -496,6 +533,92 @@ fn the_disk_of_the_server_is_full() {
     assert_eq!(b.text("first"), "first");
     assert!(!b.has("big") || b.read("big") == a.read("big"));
     world.once_start(&a, &[]).outcome(LONG_DEADLINE).code(0);
+    world.sync(&b);
+    assert_equal(&[&a, &b]);
+}
+
+/// Below its reserve the server takes no new blocks: whoever brings some keeps them, and says everything else.
+#[test]
+fn a_server_without_room_takes_everything_but_new_blocks() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&place.path().join("disk"), 120) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.set_store(place.path().join("disk"));
+    world.serve();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    for name in ["gone", "d/moved", "copied", "touched", "edited"] {
+        a.write(name, [&random_bytes(8, 3_000), name.as_bytes()].concat());
+    }
+    world.sync_all(&[&a, &b]);
+    disk.resize(50);
+    let change = |round: u32| {
+        a.write(format!("refused {round}"), format!("{round}"));
+        a.write(format!("refused too {round}"), random_bytes(round.into(), 5_000_000));
+        a.append("edited", "more");
+    };
+    change(1);
+    a.remove("gone");
+    a.rename("d", "e");
+    a.copy("copied", "copy");
+    a.chmod("touched", 0o755);
+    for _ in 0..2 {
+        let line = world.once(&a).code(1).refusal();
+        assert!(line.contains("disk is full") && line.contains("edited and 2 more"), "{line}");
+    }
+    b.remove("copied");
+    world.sync(&b);
+    world.once(&a).code(1);
+    let (whole, without) = (a.tree(), |name: &str| !name.contains("refused") && name != "edited");
+    assert_eq!(names(&b, without), names(&a, without));
+    assert!(b.has("copy") && b.has("e/moved") && b.mode("touched") & 0o100 != 0);
+    assert!(!b.has("refused 1"));
+    // The same for those that stay: said once, and sent when there is room again.
+    let (mut one, _other) = (world.live(&a), world.live(&b));
+    a.mkdir("from a");
+    b.mkdir("from b");
+    wait_until("goes on", || b.has("from a") && a.has("from b"));
+    change(2);
+    a.write("refused large", random_bytes(9, 40_000_000));
+    a.mkdir("from a later");
+    wait_until("goes on again", || b.has("from a later"));
+    thread::sleep(Duration::from_millis(1500));
+    assert!(one.process.is_running());
+    let said = one.process.stderr();
+    assert_eq!(said.matches("disk is full").count(), 1, "not once:\n{said}");
+    assert!(!b.has("refused 2") && whole.difference(&a.tree()).is_some());
+    disk.resize(900);
+    wait_until("complete", || b.tree() == a.tree());
+    wait_until("said to be in sync", || one.process.stderr().contains("is in sync"));
+    let said = one.process.stderr();
+    assert!(!said.contains("connected"), "connected again:\n{said}");
+}
+
+/// What is in a folder, apart from what waits.
+fn names(folder: &Folder, filter: impl Fn(&str) -> bool) -> Vec<String> {
+    folder.tree().names().into_iter().filter(|name| filter(name)).collect()
+}
+
+/// The index of a full disk is not damaged: put aside it would only take more room.
+#[test]
+fn a_full_disk_sets_no_index_aside() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&place.path().join("disk"), 60) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.set_store(place.path().join("disk"));
+    world.serve();
+    let (a, store) = (world.folder("a"), Folder::at(disk.seen()));
+    a.mkdir("x");
+    world.sync(&a);
+    world.stop_server();
+    store.write("db.suspect", "");
+    disk.resize(6);
+    let Err(outcome) = world.try_serve(world.store(), free_addr()) else { panic!("served on a full disk") };
+    let line = outcome.refusal();
+    assert!(line.contains("full"), "not clear: {line}");
+    assert!(store.has("db") && !store.has("db.corrupt-1"));
+    disk.resize(200);
+    world.serve();
+    let b = world.folder("b");
     world.sync(&b);
     assert_equal(&[&a, &b]);
 }

@@ -2,7 +2,7 @@
 
 use crate::support::story::{Mode, Story};
 use crate::support::tree::Item;
-use crate::support::world::{World, wait_for, wait_tree};
+use crate::support::world::{World, wait_for, wait_tree, wait_until};
 use crate::support::{DEADLINE, random_bytes};
 use std::os::unix::net::UnixListener;
 
@@ -162,6 +162,52 @@ fn sockets_and_fifos_are_left_alone_without_blocking() {
         assert_eq!(b.tree().names(), ["x"]);
         assert_eq!(a.tree().names(), ["pipe", "socket", "x"]);
     }
+}
+
+/// The folder stays with what is not synced, is no failure, does not come back, and goes with the fifo.
+#[test]
+fn a_folder_that_was_deleted_elsewhere_and_holds_a_fifo_stays_until_the_fifo_goes() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    for name in ["once", "live"] {
+        a.write(format!("{name}/f"), "1");
+        a.write(format!("{name}/sub/f"), "1");
+    }
+    world.sync_all(&[&a, &b]);
+    a.fifo("once/sub/p");
+    b.remove("once");
+    world.sync(&b);
+    let said = world.sync(&a).stderr;
+    assert!(said.contains("once: deleted elsewhere"), "not mentioned:\n{said}");
+    a.write("other", "1");
+    for _ in 0..2 {
+        world.sync(&a);
+        world.sync(&b);
+        assert_eq!(
+            a.tree().names(),
+            ["live", "live/f", "live/sub", "live/sub/f", "once", "once/sub", "once/sub/p", "other"]
+        );
+        assert!(!b.has("once") && b.has("other"));
+    }
+    let (one, other) = (world.live(&a), world.live(&b));
+    a.fifo("live/sub/p");
+    b.remove("live");
+    wait_until("deleted", || !a.has("live/f") && !a.has("live/sub/f"));
+    a.write("other", "2");
+    wait_until("goes on", || b.text("other") == "2");
+    assert!(a.has("live/sub/p") && !b.has("live"));
+    a.remove("live/sub/p");
+    wait_until("gone", || !a.has("live"));
+    // A new file in what stays is an edit against a delete.
+    a.write("once/new", "1");
+    wait_until("made again", || b.has("once/new"));
+    b.remove("once");
+    wait_until("deleted again", || !a.has("once/new"));
+    one.stop();
+    other.stop();
+    a.remove("once/sub/p");
+    world.sync_all(&[&a, &b]);
+    assert_eq!(a.tree().names(), ["other"]);
 }
 
 #[test]

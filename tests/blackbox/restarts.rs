@@ -1,12 +1,14 @@
 //! Servers and clients that stop, crash, come back, or come back with less than they had.
 
+use crate::support::disk::Folder;
 use crate::support::proxy::Proxy;
 use crate::support::random_bytes;
 use crate::support::story::{Mode, Story};
-use crate::support::world::{World, assert_equal, wait_equal, wait_for, wait_tree};
+use crate::support::world::{World, assert_equal, free_addr, wait_equal, wait_for, wait_tree, wait_until};
 use crate::support::{DEADLINE, LONG_DEADLINE};
 use rustix::process::Signal;
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -379,4 +381,21 @@ fn sigterm_with_transfers_in_flight_loses_no_acknowledged_file() {
         assert!(late.has(format!("big {i}")), "folder {i} was told 0, and its file is not there");
     }
     world.sync_all(&folders.iter().chain([&late]).collect::<Vec<_>>());
+}
+
+/// A store may take long to open. Asked to stop meanwhile, the server ends as at any other time.
+#[test]
+fn a_server_that_is_stopped_while_it_opens_its_store_ends_with_0() {
+    let mut world = World::new();
+    world.stop_server();
+    // Nobody writes into it: who reads it waits for ever.
+    let store = Folder::at(world.store());
+    store.fifo("keep");
+    let addr = free_addr();
+    let mut server = world.start("slow", world.serve_command(world.store(), addr));
+    wait_until("the port is open", || TcpStream::connect(addr).is_ok());
+    server.signal(Signal::TERM);
+    server.outcome(DEADLINE).code(0);
+    store.remove("keep");
+    world.serve();
 }

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use dropblock::block::{pack, seal as seals};
-use dropblock::model::{NodeId, Refusal, Seq};
+use dropblock::model::{Kind, NodeId, Refusal, Seq};
 use dropblock::server::Config;
 use dropblock::wire::{Message, Position, Push};
 use std::collections::BTreeSet;
@@ -41,6 +41,20 @@ async fn refusals_name_their_changes_and_the_others_stand() {
     let all_refused = a.commit(vec![delete(&first, Seq(9))], &[]).await.unwrap();
     assert_eq!(all_refused.prev, all_refused.head.seq);
     assert!(all_refused.nodes.is_empty());
+}
+
+#[tokio::test]
+async fn a_file_cut_by_unknown_parameters_is_refused_and_the_others_stand() {
+    let server = start(config()).await;
+    let (a, _pushes) = server.connect().await;
+    let block = random(1, 1000);
+    let mut odd = file("odd", &block);
+    let state = odd.state.as_mut().unwrap();
+    let Kind::File { content, .. } = &mut state.kind else { panic!() };
+    content.root.params = 2;
+    let committed = a.commit(vec![odd, file("usual", &block)], &[seal(&block)]).await.unwrap();
+    assert_eq!(committed.refused, [(0, Refusal::Invalid)]);
+    assert_eq!(committed.nodes.len(), 1);
 }
 
 #[tokio::test]
