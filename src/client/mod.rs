@@ -121,6 +121,8 @@ pub struct Client {
     folder: Arc<Folder>,
     state: State,
     cycle: Cycle,
+    /// A save failed: the cycle has agreed on more than the state knows, and the cursor must not pass it.
+    is_behind: bool,
     /// How files look on disk that differ from the base, until both sides agree.
     looks: HashMap<NodeId, crate::folder::Stamp>,
     /// Other names of hard links whose folders were looked at for this look of the file.
@@ -185,6 +187,7 @@ impl Client {
             folder,
             state,
             cycle: Cycle::new(ids),
+            is_behind: false,
             looks: HashMap::new(),
             twins: HashMap::new(),
             roots: IdMap::default(),
@@ -244,7 +247,10 @@ impl Client {
         if agreed.is_empty() {
             return Ok(());
         }
-        self.sync_users(&agreed)?;
+        if let Err(error) = self.sync_users(&agreed) {
+            self.is_behind = true;
+            return Err(error);
+        }
         let mut batch = Vec::with_capacity(agreed.len());
         for (id, node) in agreed {
             match node {
@@ -260,7 +266,9 @@ impl Client {
                 }
             }
         }
-        self.state.save(batch, durable)
+        let saved = self.state.save(batch, durable);
+        self.is_behind |= saved.is_err();
+        saved
     }
 
     fn put(&mut self, id: NodeId, node: TreeNode) -> Update {

@@ -88,6 +88,7 @@ impl<'a> Session<'a> {
             client.state.save(vec![Update::Account { store: Some(welcome.store), share, device }], true)?;
         }
         client.cycle.forget_remote();
+        client.is_behind = false;
         // Where the last session ended in between; what is not in the folder would look deleted.
         let mut names = super::rescue_names(&client.config);
         client.folder.put_back_parked(&|id| client.state.base.path_of(id), &mut names)?;
@@ -276,8 +277,11 @@ impl<'a> Session<'a> {
         let agreed = client.cycle.agree(&client.state.base);
         client.save(agreed, durable)?;
         let cursor = Cursor { journal: self.head.journal, seq: self.head.seq, chain: self.head.chain };
-        let whole =
-            client.cycle.has_applied_all() && !self.must_poll && self.at == Position::after(self.head.seq);
+        // What was agreed and could not be saved must come again from the old cursor.
+        let whole = client.cycle.has_applied_all()
+            && !client.is_behind
+            && !self.must_poll
+            && self.at == Position::after(self.head.seq);
         if whole && client.state.cursor != Some(cursor) {
             client.state.save(vec![Update::Cursor(Some(cursor))], false)?;
         }
