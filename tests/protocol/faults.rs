@@ -64,7 +64,7 @@ async fn stopping_answers_what_is_under_way_and_takes_less_than_five_seconds() {
     }
     drop(raw);
     stopped.await.unwrap().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(begun.elapsed() < Duration::from_secs(5));
     // Requests are taken in order: whatever was begun was answered, the rest was never begun.
     answered.sort_unstable();
     assert_eq!(answered, (1..).take(answered.len()).collect::<Vec<u32>>());
@@ -85,7 +85,7 @@ async fn a_client_that_never_reads_does_not_hold_up_the_stop() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let begun = Instant::now();
     server.stop().await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
