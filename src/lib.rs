@@ -1,5 +1,6 @@
 //! dropblock keeps a folder the same on every machine and moves only the blocks that changed.
 
+pub mod auth;
 pub mod block;
 pub mod chunk;
 pub mod cli;

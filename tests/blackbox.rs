@@ -7,6 +7,8 @@
 
 mod support;
 
+#[path = "blackbox/access.rs"]
+mod access;
 #[path = "blackbox/bad_input.rs"]
 mod bad_input;
 #[path = "blackbox/bytes.rs"]

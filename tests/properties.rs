@@ -16,6 +16,9 @@ mod golden;
 #[path = "properties/manifests.rs"]
 mod manifests;
 #[cfg(test)]
+#[path = "properties/openings.rs"]
+mod openings;
+#[cfg(test)]
 #[path = "properties/reconcile.rs"]
 mod reconcile;
 #[cfg(test)]

@@ -14,5 +14,7 @@ mod faults;
 mod handshake;
 #[path = "protocol/history.rs"]
 mod history;
+#[path = "protocol/proofs.rs"]
+mod proofs;
 #[path = "protocol/support.rs"]
 mod support;

@@ -7,7 +7,9 @@
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout)]
 
 use dropblock::block::{Block, Sealer, VerifiedBlock};
-use dropblock::model::{Change, FileContent, Kind, Name, NodeId, NodeState, Root, Seq, SessionId, hash};
+use dropblock::model::{
+    BlockHash, Change, FileContent, Kind, Name, NodeId, NodeState, Root, Seq, SessionId, hash,
+};
 use dropblock::storage::{
     BlockStore, CommitRequest, Committed, Journal, Position, Problem, ShareId, StorageError, Store,
     StoreOptions,
@@ -448,4 +450,54 @@ fn whatever_was_acknowledged_before_kill_9_is_there_afterwards() {
         seen.insert(round, head.seq.0);
     }
     println!("commits after each round: {seen:?}");
+}
+
+/// What a share reaches: its file of many chunks, and nothing of the other share.
+fn assert_reach(store: &Store, content: &[BlockHash], other: BlockHash) {
+    run(async {
+        let (one, _) = store.open_share("one").await.unwrap();
+        let (two, _) = store.open_share("two").await.unwrap();
+        let missing = store.missing_in(Some(one), content.to_vec()).await.unwrap();
+        assert_eq!(missing.iter().filter(|missing| **missing).count(), 0, "of its own");
+        assert_eq!(store.missing_in(Some(one), vec![other]).await.unwrap(), [true]);
+        assert_eq!(store.missing_in(Some(two), vec![other]).await.unwrap(), [false]);
+        let missing = store.missing_in(Some(two), content.to_vec()).await.unwrap();
+        assert!(missing.iter().all(|missing| *missing), "of another share");
+    });
+}
+
+#[test]
+fn what_a_share_reaches_is_known_again_after_a_kill_and_without_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let store = open(&path);
+    let chunks: Vec<Block> = (0..300).map(|number| block(2 * number, 900)).collect();
+    let mut builder = dropblock::manifest::Builder::new(1);
+    let mut blocks = chunks.clone();
+    for chunk in &chunks {
+        blocks.extend(builder.push(chunk.hash(), 900).unwrap());
+    }
+    let (content, rest) = builder.finish().unwrap();
+    blocks.extend(rest);
+    let hashes: Vec<BlockHash> = blocks.iter().map(Block::hash).collect();
+    let other = block(1_000_001, 500);
+    run(async {
+        let (one, _) = store.open_share("one").await.unwrap();
+        let (two, _) = store.open_share("two").await.unwrap();
+        store.put_in(Some(one), blocks.iter().map(seal).collect()).await.unwrap();
+        let mut large = file(one, 1, &chunks[0]);
+        let state = large.changes[0].state.as_mut().unwrap();
+        state.kind = Kind::File { content, mtime_ns: 0, exec: false };
+        assert!(store.commit(large).await.unwrap().refused.is_empty());
+        assert!(store.commit(file(two, 1, &other)).await.unwrap().refused.is_empty());
+    });
+    assert_reach(&store, &hashes, other.hash());
+    // As a kill leaves it: nothing since the start is in the flushed index.
+    let killed = copy(&path, &dir.path().join("killed"));
+    assert_reach(&open(&killed), &hashes, other.hash());
+    store.close().unwrap();
+    drop(store);
+    assert_reach(&open(&path), &hashes, other.hash());
+    std::fs::remove_dir_all(path.join("db")).unwrap();
+    assert_reach(&open(&path), &hashes, other.hash());
 }

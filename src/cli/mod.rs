@@ -3,12 +3,19 @@
 //! Conventions: human text on stderr, data on stdout, one line for an error, exit codes as in [`Exit`].
 
 mod check;
+mod credentials;
 mod demo;
+mod devices;
 mod failure;
 mod gc;
 mod history;
+mod identity;
+mod invite;
+mod join;
 mod json;
+mod keyring;
 mod log;
+mod office;
 mod place;
 mod progress;
 mod restore;
@@ -45,6 +52,14 @@ enum Command {
     Serve(serve::Args),
     /// Keep a folder equal to the hub
     Sync(sync::Args),
+    /// Let one more device in: print an invite for it
+    Invite(invite::Args),
+    /// Join a folder to a server by an invite, which is read from stdin
+    Join(join::Args),
+    /// List the devices that a server knows
+    Devices(devices::ListArgs),
+    /// Let a device in no more; a session of it ends at once
+    Revoke(devices::RevokeArgs),
     /// Look whether a store is whole
     Check(check::Args),
     /// Give back the space of what no version needs any more
@@ -73,6 +88,10 @@ pub fn run() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args, voice),
         Command::Sync(args) => sync::run(args, voice),
+        Command::Invite(args) => invite::run(&args, voice),
+        Command::Join(args) => join::run(&args, voice),
+        Command::Devices(args) => devices::list(&args, voice),
+        Command::Revoke(args) => devices::revoke(&args, voice),
         Command::Check(args) => check::run(&args, voice),
         Command::Gc(args) => gc::run(&args, voice),
         Command::Stats(args) => stats::run(&args),

@@ -1,15 +1,14 @@
 //! What `log` and `restore` have in common: which folder, which share of which server, which path in it.
 
 use super::failure::{Exit, Failure, causes};
+use super::keyring::{self, TlsArg};
 use super::sync;
 use crate::client::history::{Ask, Historian, HistoryError};
 use crate::folder::Account;
 use crate::model::path::escape;
 use crate::model::{Name, RelPath};
-use crate::wire::TcpDialer;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 /// Where to ask.
 #[derive(Debug, clap::Args)]
@@ -17,9 +16,13 @@ pub struct Place {
     /// A folder that is synced; a sync of it may be running
     pub folder: PathBuf,
 
-    /// Address of the hub
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", value_parser = sync::server, env = "DROPBLOCK_SERVER")]
-    pub server: String,
+    /// Address of the hub [default: where the folder's invite leads, or 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = sync::server, env = "DROPBLOCK_SERVER")]
+    server: Option<String>,
+
+    /// When to encrypt
+    #[arg(long, value_name = "WHEN", default_value = "auto", env = "DROPBLOCK_TLS")]
+    pub tls: TlsArg,
 
     /// Name of the share on the hub [default: the folder's]
     #[arg(long, value_name = "NAME", value_parser = sync::share_name, env = "DROPBLOCK_SHARE")]
@@ -50,8 +53,8 @@ impl Place {
     /// Connects to the server of the folder.
     pub async fn open(&self, account: &Account) -> Result<Historian, Failure> {
         let ask = Ask {
-            server: self.server.clone(),
-            dialer: Arc::new(TcpDialer),
+            server: self.server(),
+            dialer: keyring::dialer(&self.folder, self.tls)?,
             share: account.share.clone(),
             store: account.store,
             device: account.device,
@@ -60,9 +63,14 @@ impl Place {
         Historian::open(ask).await.map_err(|error| failure(&error))
     }
 
+    /// As given, or where the folder's server is.
+    pub fn server(&self) -> String {
+        keyring::address(self.server.as_deref(), &self.folder)
+    }
+
     /// As given, or the host's.
     pub fn device_name(&self) -> String {
-        self.device.clone().unwrap_or_else(sync::host_name)
+        keyring::device_name(self.device.as_deref(), &self.folder)
     }
 }
 

@@ -159,9 +159,10 @@ fn quoted(path: &Path) -> String {
 async fn synced(args: &Args, share: &str, voice: Voice) -> Result<Option<Exit>, Failure> {
     let once = sync::Args::once(
         args.place.folder.clone(),
-        args.place.server.clone(),
+        args.place.server(),
         share.to_owned(),
         args.place.device_name(),
+        args.place.tls,
         args.allow_mass_delete,
     );
     match sync::once(&once, voice).await {

@@ -1,9 +1,12 @@
 //! `dropblock serve`: the hub.
 
 use super::failure::{Exit, Failure, causes};
+use super::keyring::TlsArg;
 use super::text::{self, Voice};
+use super::{credentials, identity};
+use crate::auth::{Fingerprint, Secret};
 use crate::folder::{self, ShownPath};
-use crate::server::{self, Config, Tended};
+use crate::server::{self, Access, Config, Devices, Gate, Tended, gate};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,11 +32,18 @@ pub struct Args {
     /// Everything stored is read again once in this time, in small steps; 0 never does
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = super::when::duration_ms, env = "DROPBLOCK_SCRUB")]
     scrub: u64,
+
+    /// When to encrypt
+    #[arg(long, value_name = "WHEN", default_value = "auto", env = "DROPBLOCK_TLS")]
+    tls: TlsArg,
 }
+
+/// The server's credential is left anew this often, should somebody have cleared the place.
+const LEAVE: Duration = Duration::from_secs(60);
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     let runtime = super::runtime()?;
-    let run = runtime.block_on(open_and_serve(&args));
+    let run = runtime.block_on(open_and_serve(&args, voice));
     // A store that is still being opened is not waited for: it may take minutes, and can be left at any point.
     runtime.shutdown_timeout(if matches!(run, Ok(None)) { Duration::ZERO } else { Duration::from_secs(2) });
     if let Some((store, served)) = run? {
@@ -47,7 +57,10 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
 }
 
 /// Opens the store and serves it until it is to stop. `None`: it was to stop before the store was open.
-async fn open_and_serve(args: &Args) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
+async fn open_and_serve(
+    args: &Args,
+    voice: Voice,
+) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
     let mut stop = Box::pin(super::stop_signal()?);
     // First the port: nothing is left behind when it is taken.
     let listener = tokio::net::TcpListener::bind(args.listen)
@@ -65,7 +78,7 @@ async fn open_and_serve(args: &Args) -> Result<Option<(Arc<Store>, Result<(), Fa
         opened = opening => opened.map_err(|error| Failure::general(&error))?,
     };
     let store = opened.map_err(|error| open_failure(&error))?;
-    let served = serve(listener, &store, args, stop).await;
+    let served = serve(listener, &store, args, voice, stop).await;
     Ok(Some((store, served)))
 }
 
@@ -73,17 +86,38 @@ async fn serve(
     listener: tokio::net::TcpListener,
     store: &Arc<Store>,
     args: &Args,
+    voice: Voice,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(|error| Failure::general(&error))?;
     for problem in store.problems() {
         tracing::warn!("{}", describe(&problem));
     }
+    let key = identity::key(&args.store)?;
+    let (server, secret) = (key.fingerprint(), gate::owner_secret(&key));
+    let devices = Devices::load(&args.store, identity::now_ms).map_err(|error| Failure::general(&error))?;
+    let (clear, machine) = (args.tls == TlsArg::Auto, credentials::machine());
+    let gate = Gate::new(key, clear, super::seed()?, machine, Arc::new(devices));
+    let gate = Arc::new(gate.map_err(|error| Failure::general(&error))?);
+    if let Err(why) = credentials::leave(&server, &secret) {
+        voice.say(&format!(
+            "your own clients cannot recognise this server, as nothing can be written for them ({why}); make one of these \
+             places writable, or use `dropblock invite`"
+        ));
+    }
+    identity::remember_address(&args.store, &address);
     text::data(&format!("listening on {address}"));
+    let leaving = tokio::spawn(leave_again(server, secret));
     let mut config = Config::new(store.id(), super::seed()?);
+    config.access = Access::Proved(gate.clone());
     let (folder, scrub_ms) = (args.store.clone(), args.scrub);
     config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
+    leaving.abort();
+    credentials::withdraw(&server);
+    if let Err(error) = gate.remember() {
+        tracing::warn!(%error, "when devices were seen was not written down");
+    }
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
     Ok(())
 }
@@ -97,6 +131,18 @@ fn refuse_inside_ours(store: &Path) -> Result<(), Failure> {
         Exit::General,
         format!("the store {store} is inside {outer}, which is a synced folder or a store"),
     ))
+}
+
+/// Sees that the user's clients go on finding what they need.
+async fn leave_again(server: Fingerprint, secret: Secret) {
+    loop {
+        tokio::time::sleep(LEAVE).await;
+        let secret = secret.clone();
+        let left = tokio::task::spawn_blocking(move || credentials::leave(&server, &secret)).await;
+        if let Ok(Err(why)) = left {
+            tracing::debug!(why, "no place for the server's credential");
+        }
+    }
 }
 
 fn open_failure(error: &StorageError) -> Failure {

@@ -1,6 +1,7 @@
 //! `dropblock sync`: keep a folder equal to the hub, once or for good.
 
 use super::failure::{Exit, Failure, causes};
+use super::keyring::{self, TlsArg};
 use super::progress::Display;
 use super::text::{self, Voice};
 use crate::client::{Client, ClientError, Config, Done, News};
@@ -9,7 +10,7 @@ use crate::folder::fs::raise_open_files;
 use crate::model::counters::Counters;
 use crate::model::limits;
 use crate::model::path::escape;
-use crate::wire::{ErrorCode, TcpDialer, WireError};
+use crate::wire::{ErrorCode, WireError};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,9 +26,9 @@ pub struct Args {
     /// Folder to sync; made when it is missing
     folder: PathBuf,
 
-    /// Address of the hub
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", value_parser = server, env = "DROPBLOCK_SERVER")]
-    server: String,
+    /// Address of the hub [default: where the folder's invite leads, or 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = server, env = "DROPBLOCK_SERVER")]
+    server: Option<String>,
 
     /// Sync both ways until nothing is left, then exit
     #[arg(long)]
@@ -41,9 +42,13 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = device_name, env = "DROPBLOCK_DEVICE")]
     device: Option<String>,
 
-    /// Name of the share on the hub
-    #[arg(long, value_name = "NAME", default_value = "default", value_parser = share_name, env = "DROPBLOCK_SHARE")]
-    share: String,
+    /// Name of the share on the hub [default: the invite's, or "default"]
+    #[arg(long, value_name = "NAME", value_parser = share_name, env = "DROPBLOCK_SHARE")]
+    share: Option<String>,
+
+    /// When to encrypt
+    #[arg(long, value_name = "WHEN", default_value = "auto", env = "DROPBLOCK_TLS")]
+    tls: TlsArg,
 
     /// Send deletes even when most files are gone
     #[arg(long)]
@@ -66,10 +71,15 @@ impl Args {
         server: String,
         share: String,
         device: String,
+        tls: TlsArg,
         allow_mass_delete: bool,
     ) -> Self {
-        let poll = Duration::from_secs(1);
-        Self { folder, server, once: true, poll, device: Some(device), share, allow_mass_delete }
+        let (poll, server, share) = (Duration::from_secs(1), Some(server), Some(share));
+        Self { folder, server, once: true, poll, device: Some(device), share, tls, allow_mass_delete }
+    }
+
+    fn server(&self) -> String {
+        keyring::address(self.server.as_deref(), &self.folder)
     }
 }
 
@@ -118,14 +128,14 @@ impl Drop for Ending<'_> {
 fn open(args: &Args, voice: Voice, display: &Display) -> Result<Client, Failure> {
     let connected = Arc::new(AtomicBool::new(false));
     let config = Config {
-        server: args.server.clone(),
-        share: args.share.clone(),
-        device_name: args.device.clone().unwrap_or_else(host_name),
+        server: args.server(),
+        share: keyring::share(args.share.as_deref(), &args.folder),
+        device_name: keyring::device_name(args.device.as_deref(), &args.folder),
         poll: args.poll,
         allow_mass_delete: args.allow_mass_delete,
         threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8),
         now: Arc::new(|| jiff::Zoned::now().strftime("%Y-%m-%d %H-%M-%S").to_string()),
-        dialer: Arc::new(TcpDialer),
+        dialer: keyring::dialer(&args.folder, args.tls)?,
         seed: super::seed()?,
         news: teller(args, voice, display, connected),
     };
@@ -146,7 +156,7 @@ fn summary(args: &Args, voice: Voice, done: &Done, counters: &Counters, time: Du
     };
     voice.say(&format!(
         "{state} {}: {} sent, {} received{conflicts}{skipped}; {} out, {} in, {}",
-        args.server,
+        args.server(),
         text::count(counters.nodes_sent.get(), "change", "changes"),
         counters.nodes_received.get(),
         text::bytes(counters.wire_bytes_sent.get()),
@@ -163,7 +173,7 @@ fn teller(
     display: &Display,
     connected: Arc<AtomicBool>,
 ) -> Arc<dyn Fn(News) + Send + Sync> {
-    let (server, once, display) = (args.server.clone(), args.once, display.clone());
+    let (server, once, display) = (args.server(), args.once, display.clone());
     let folder = escape(args.folder.as_os_str().as_encoded_bytes());
     // The last loss, and whether it was one of the connection.
     let lost: Mutex<Option<(String, bool)>> = Mutex::new(None);
@@ -252,6 +262,12 @@ fn reason(error: &ClientError) -> String {
     let line = causes(error);
     match error {
         ClientError::Unreachable { .. } => format!("{line}; is `dropblock serve` running there?"),
+        ClientError::Wire { source: WireError::Stranger(_), .. } => {
+            format!("{line}; run as the user who runs it, or ask that user for a `dropblock invite`")
+        }
+        ClientError::Wire { source: WireError::OtherServer { .. }, .. } => {
+            format!("{line}; if its store was made anew, ask its owner for a new `dropblock invite`")
+        }
         ClientError::Wire { source, .. } if is_nonsense(source) => {
             format!("{line}; is it a dropblock server?")
         }
@@ -266,7 +282,10 @@ fn reason(error: &ClientError) -> String {
 }
 
 fn is_nonsense(error: &WireError) -> bool {
-    !matches!(error, WireError::Goodbye { .. } | WireError::Failed { .. } | WireError::Version { .. })
+    let said_so = matches!(error, WireError::Goodbye { .. } | WireError::Failed { .. });
+    let is_server =
+        matches!(error, WireError::Version { .. } | WireError::OldServer | WireError::Unproved(_));
+    !said_so && !is_server
 }
 
 pub fn host_name() -> String {
@@ -299,7 +318,7 @@ pub fn server(text: &str) -> Result<String, String> {
 }
 
 /// The folder of a running hub is not one to sync.
-fn refuse_store(folder: &std::path::Path) -> Result<(), Failure> {
+pub fn refuse_store(folder: &std::path::Path) -> Result<(), Failure> {
     let is_store = folder.join("store.toml").is_file() && folder.join("packs").is_dir();
     if is_store {
         let shown = escape(folder.as_os_str().as_encoded_bytes());

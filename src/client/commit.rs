@@ -17,6 +17,10 @@ impl Session<'_> {
     pub(super) async fn commit(&mut self, plan: &Plan) -> Result<(), ClientError> {
         let changes = self.client.cycle.changes(&self.client.state.base, plan);
         let mut inline = std::mem::take(&mut self.inline_out);
+        if self.connection.welcome().is_read_only() {
+            self.keep_to_itself(&changes);
+            return Ok(());
+        }
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
             self.announce_commit(&batch)?;
@@ -66,6 +70,18 @@ impl Session<'_> {
                 Ok(self.connection.commit(batch.to_vec(), &alone).await?)
             }
             done => Ok(done?),
+        }
+    }
+
+    /// This device may look and not change: what was changed here stays as it is, and is named.
+    fn keep_to_itself(&mut self, changes: &[Change]) {
+        let disk = self.client.cycle.disk(&self.client.state.base);
+        let base = &self.client.state.base;
+        let path = |change: &Change| disk.path_of(change.id).or_else(|| base.path_of(change.id));
+        let paths: Vec<String> = changes.iter().filter_map(path).map(|path| path.to_string()).collect();
+        for path in paths {
+            let line = format!("{path}: changed here and not sent, as this device may look and not change");
+            self.client.problem(path, line);
         }
     }
 

@@ -135,7 +135,12 @@ impl Cycle {
 
     /// True when nothing differs, apart from nodes that are gone there and stay here.
     pub fn is_settled(&self, stays: &BTreeSet<NodeId>) -> bool {
-        self.local.is_empty() && self.remote.keys().all(|id| stays.contains(id))
+        self.local.is_empty() && self.has_applied_but(stays)
+    }
+
+    /// True when everything the server told is on the disk, apart from nodes that are gone there and stay here.
+    pub fn has_applied_but(&self, stays: &BTreeSet<NodeId>) -> bool {
+        self.remote.keys().all(|id| stays.contains(id))
     }
 
     /// True when everything the server told is on the disk.

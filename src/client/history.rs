@@ -94,13 +94,14 @@ impl Historian {
     /// Connects.
     pub async fn open(ask: Ask) -> Result<Self, HistoryError> {
         let Ask { server, dialer, share, store, device, device_name } = ask;
-        let (reader, writer) =
+        let link =
             dialer.dial(&server).await.map_err(|error| super::session::unreachable_or(error, &server))?;
         let device = device.unwrap_or(DeviceId::from_bytes([0; 16]));
         let mut hello = Hello::new(device, device_name, share, None);
         hello.features_required |= features::HISTORY;
-        let opened =
-            Connection::open(reader, writer, hello, Options::default(), Arc::new(Counters::default()));
+        hello.auth = link.auth;
+        let counters = Arc::new(Counters::default());
+        let opened = Connection::open(link.reader, link.writer, hello, Options::default(), counters);
         let (connection, _) = match opened.await {
             Ok(opened) => opened,
             Err(error) if error.code() == ErrorCode::Feature => return Err(HistoryError::NoHistory(server)),

@@ -75,7 +75,7 @@ impl Client {
                     Err(error) => error,
                 },
             };
-            if !may_try_again(&lost) {
+            if !(may_try_again(&lost) || self.met && is_another(&lost)) {
                 return Err(lost);
             }
             if std::mem::take(&mut self.was_equal) {
@@ -95,6 +95,7 @@ impl Client {
     async fn session(&mut self, watcher: &Watcher) -> Result<std::convert::Infallible, ClientError> {
         let poll = self.config.poll;
         let (mut session, mut pushes) = Session::open(self, false).await?;
+        session.client.met = true;
         session.client.news(News::Connected);
         let mut polls = tokio::time::interval(poll);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -248,6 +249,12 @@ fn sweep(session: &mut Session<'_>) {
         }
         Err(error) => tracing::warn!(%error, "trash not cleared"),
     }
+}
+
+/// Somebody else answers where the server was a while ago. It may come back, and nothing was said to that somebody: a
+/// squatter on the port of a server that restarts must not end its clients.
+fn is_another(error: &ClientError) -> bool {
+    matches!(error, ClientError::Wire { source, .. } if source.is_violation())
 }
 
 /// A refusal for good ends the client; anything that may pass does not.

@@ -141,6 +141,8 @@ pub struct Client {
     said: HashSet<String>,
     /// Both sides were equal in this session.
     was_equal: bool,
+    /// The server was met in this run.
+    met: bool,
     /// Sockets and the like have been mentioned.
     told_special: bool,
     /// Folders that stay for what is not synced have been mentioned.
@@ -197,6 +199,7 @@ impl Client {
             problems: BTreeMap::new(),
             said: HashSet::new(),
             was_equal: false,
+            met: false,
             told_special: false,
             told_stays: BTreeSet::new(),
             trigger: Trigger::default(),

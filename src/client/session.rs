@@ -69,15 +69,19 @@ impl<'a> Session<'a> {
     /// Connects and learns where both sides stand.
     pub(super) async fn open(client: &'a mut Client, once: bool) -> Result<(Self, Pushes), ClientError> {
         let server = client.config.server.clone();
-        let (reader, writer) =
+        let link =
             client.config.dialer.dial(&server).await.map_err(|error| unreachable_or(error, &server))?;
         let cursor = client.state.cursor.map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
         let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
-        let hello =
+        let mut hello =
             Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
-        let opened =
-            Connection::open(reader, writer, hello, Options::default(), client.counters.clone()).await;
+        hello.auth = link.auth;
+        let counters = client.counters.clone();
+        let opened = Connection::open(link.reader, link.writer, hello, Options::default(), counters).await;
         let (connection, pushes) = opened.map_err(|source| ClientError::Wire { server, source })?;
+        if let Some(server) = &link.server {
+            client.config.dialer.welcomed(server);
+        }
         let welcome = connection.welcome().clone();
         let other_store = client.state.store.is_some_and(|store| store != welcome.store);
         if other_store || (client.state.cursor.is_some() && !welcome.cursor_known) {
@@ -320,6 +324,12 @@ impl<'a> Session<'a> {
         self.client.cycle.is_settled(&self.stays) && !self.again
     }
 
+    /// The same, or this device may look and not change: what differs here stays so, and is in the list of problems.
+    fn has_done_its_part(&self) -> bool {
+        let looks = self.connection.welcome().is_read_only();
+        self.is_settled() || looks && self.client.cycle.has_applied_but(&self.stays) && !self.again
+    }
+
     /// Rounds until nothing differs, or what is left does not get less.
     pub(super) async fn until_equal(&mut self) -> Result<(), ClientError> {
         let (mut idle, mut unrested_rounds, mut garbled_rounds) = (0, 0, 0);
@@ -341,9 +351,9 @@ impl<'a> Session<'a> {
                 self.must_poll = true;
                 continue;
             }
-            if self.is_settled() {
+            if self.has_done_its_part() {
                 self.poll().await?;
-                if self.is_settled() {
+                if self.has_done_its_part() {
                     return self.agree(true);
                 }
             }

@@ -148,7 +148,8 @@ impl<'a> Sender<'a> {
     }
 
     async fn take(&mut self, block: Block, delta: Option<SealedBlock>) -> Result<(), ClientError> {
-        if self.taken.full {
+        // The server would take none, or has no room.
+        if self.connection.welcome().is_read_only() || self.taken.full {
             return Ok(());
         }
         if self.seen.len() >= SENT_MAX {

@@ -76,9 +76,13 @@ impl Registry {
         self.lock().values().map(|entry| entry.pushes.clone()).collect()
     }
 
-    /// The backlogs of the sessions, of all shares, that may be asked for blocks.
-    pub fn repairers(&self) -> Vec<Pushes> {
-        self.lock().values().filter(|entry| entry.repairs).map(|entry| entry.pushes.clone()).collect()
+    /// The backlogs of the sessions that may be asked for blocks, by share.
+    pub fn repairers(&self) -> BTreeMap<ShareId, Vec<Pushes>> {
+        let mut found: BTreeMap<ShareId, Vec<Pushes>> = BTreeMap::new();
+        for ((share, _), entry) in self.lock().iter().filter(|(_, entry)| entry.repairs) {
+            found.entry(*share).or_default().push(entry.pushes.clone());
+        }
+        found
     }
 }
 

@@ -7,6 +7,8 @@
 //! ```
 
 use super::Tended;
+use super::gate::Access;
+use super::office::{self, Ask, Told};
 use super::scrub::CancelOnDrop;
 use crate::model::codec;
 use crate::storage::{Brake, CheckOptions, CheckReport, GcOptions, GcReport, Stats, StorageError, Store};
@@ -44,6 +46,8 @@ pub enum Request {
     Check(CheckOptions),
     /// Count it.
     Stats,
+    /// About devices.
+    Devices(Ask),
 }
 
 /// What came of it.
@@ -57,6 +61,8 @@ pub enum Reply {
     Stats(Stats),
     /// It could not be done.
     Failed(String),
+    /// To `Devices`.
+    Devices(Told),
 }
 
 /// Makes the socket. One that is there is left from a server that is gone: this process holds the store's lock.
@@ -81,17 +87,17 @@ fn through(folder: &File) -> PathBuf {
 }
 
 /// Takes commands, for good.
-pub async fn run(tended: Tended, listener: UnixListener) {
+pub async fn run(tended: Tended, access: Access, listener: UnixListener) {
     let turns = Arc::new(Semaphore::new(COMMANDS_MAX));
     let mut commands = JoinSet::new();
     loop {
         while commands.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (store, turns) = (tended.store.clone(), turns.clone());
+                let (store, access, turns) = (tended.store.clone(), access.clone(), turns.clone());
                 commands.spawn(async move {
                     let Ok(_turn) = turns.acquire().await else { return };
-                    if let Err(error) = serve(stream, store).await {
+                    if let Err(error) = serve(stream, store, access).await {
                         tracing::debug!(%error, "a command ended");
                     }
                 });
@@ -104,11 +110,18 @@ pub async fn run(tended: Tended, listener: UnixListener) {
     }
 }
 
-async fn serve(mut stream: UnixStream, store: Arc<Store>) -> io::Result<()> {
+async fn serve(mut stream: UnixStream, store: Arc<Store>, access: Access) -> io::Result<()> {
     let patience = Duration::from_millis(REQUEST_MS_MAX);
     let bytes = tokio::time::timeout(patience, read(&mut stream)).await??;
     let reply = match unpack(&bytes) {
         Err(error) => Reply::Failed(error.to_string()),
+        Ok(Request::Devices(ask)) => match access {
+            Access::Open => Reply::Failed("this server lets everybody in".to_owned()),
+            Access::Proved(gate) => {
+                let told = tokio::task::spawn_blocking(move || office::carry_out(&gate.devices, ask));
+                told.await.unwrap_or_else(|error| Reply::Failed(error.to_string()))
+            }
+        },
         Ok(request) => {
             let cancel = CancelOnDrop::default();
             let brake = Brake { cancel: cancel.0.clone(), gentle: true };
@@ -135,6 +148,7 @@ pub fn carry_out(store: &Store, request: Request, brake: &Brake) -> Reply {
         }
         Request::Check(options) => store.check(&CheckOptions { gentle, ..options }, brake).map(Reply::Check),
         Request::Stats => store.stats(brake).map(Reply::Stats),
+        Request::Devices(_) => return Reply::Failed("not a matter of the store".to_owned()),
     };
     done.unwrap_or_else(|error| Reply::Failed(causes(&error)))
 }

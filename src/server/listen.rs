@@ -1,9 +1,11 @@
 //! The listener: accepts connections, gives each a session in a task of its own, and ends them all in order.
 
-use super::{Config, Server, ServerError, broadcast, collect, control, repair, scrub, session};
+use super::gate::Access;
+use super::lobby::Lobby;
+use super::{Config, Server, ServerError, broadcast, collect, control, door, repair, scrub};
 use crate::model::IdSource;
 use crate::storage::{BlockStore, Journal};
-use crate::wire::{ErrorCode, FrameReader, FrameWriter, tcp};
+use crate::wire::tcp;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -12,20 +14,24 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
 
 /// Pause after an accept that failed (no file descriptors, most often).
 const ACCEPT_PAUSE_MS: u64 = 100;
-/// Refusals of a full server that may linger at one time; beyond, a connection is dropped without a word.
-const REFUSALS_MAX: usize = 64;
+/// Connections that have not said who they are yet, or are being told that they may not stay. Each holds a few KiB.
+const STRANGERS_MAX: usize = 256;
+/// Who was here is written down this often.
+const REMEMBER: Duration = Duration::from_secs(60);
 
 /// A stream that came in.
 #[derive(Debug)]
 pub struct Accepted<R, W> {
     /// Who it is.
     pub peer: SocketAddr,
+    /// Where it came in.
+    pub local: SocketAddr,
     /// What the peer sends.
     pub reader: R,
     /// To the peer.
@@ -55,8 +61,8 @@ impl Accept for TcpListener {
     async fn accept(&mut self) -> io::Result<Option<Accepted<OwnedReadHalf, OwnedWriteHalf>>> {
         let (stream, _) = Self::accept(self).await?;
         // A peer that has gone already has no address and no session.
-        let Ok(peer) = stream.peer_addr() else { return Ok(None) };
-        Ok(tcp::split(stream).ok().map(|(reader, writer)| Accepted { peer, reader, writer }))
+        let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return Ok(None) };
+        Ok(tcp::split(stream).ok().map(|(reader, writer)| Accepted { peer, local, reader, writer }))
     }
 }
 
@@ -73,8 +79,7 @@ pub async fn run<L: Accept>(
 ) -> Result<(), ServerError> {
     let (fatal, mut failed) = mpsc::channel(1);
     let (drain, draining) = watch::channel(false);
-    let connections = Arc::new(Semaphore::new(config.connections_max));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let lobby = Arc::new(Lobby::default());
     let events = journal.watch();
     let server = Arc::new(Server {
         blocks,
@@ -84,6 +89,7 @@ pub async fn run<L: Accept>(
         deltas: super::deltas::Deltas::default(),
         ids: Mutex::new(IdSource::new(config.id_seed)),
         workers: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
+        connections: Arc::new(Semaphore::new(config.connections_max)),
         config,
         fatal,
         draining,
@@ -95,11 +101,12 @@ pub async fn run<L: Accept>(
     let mut tending = JoinSet::new();
     if let Some(tended) = tended {
         let commands = control::listen(&tended).map_err(ServerError::Control)?;
-        tending.spawn(control::run(tended.clone(), commands));
+        tending.spawn(control::run(tended.clone(), server.config.access.clone(), commands));
         tending.spawn(repair::run(server.clone(), tended.store.clone()));
         tending.spawn(collect::run(tended.clone()));
         tending.spawn(scrub::run(tended));
     }
+    tending.spawn(remember(server.clone()));
     let mut sessions = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -114,12 +121,10 @@ pub async fn run<L: Accept>(
             Some(ended) = sessions.join_next() => log_panic(ended.err()),
             accepted = listener.accept() => match accepted {
                 Ok(None) => {}
-                Ok(Some(stream)) => match connections.clone().try_acquire_owned() {
-                    Ok(permit) => drop(sessions.spawn(serve(server.clone(), stream, permit))),
-                    Err(_) => if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                        sessions.spawn(turn_away(server.clone(), stream, permit));
-                    },
-                },
+                Ok(Some(stream)) => {
+                    let waiting = Lobby::enter(&lobby, STRANGERS_MAX);
+                    sessions.spawn(door::enter(server.clone(), stream, waiting));
+                }
                 Err(error) => {
                     warn!(error = %error, "cannot accept");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -150,27 +155,17 @@ pub async fn run<L: Accept>(
     failed.try_recv().map_or(Ok(()), |error| Err(ServerError::Storage(error)))
 }
 
-async fn serve<R, W>(server: Arc<Server>, stream: Accepted<R, W>, _connection: OwnedSemaphorePermit)
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin + 'static,
-{
-    let Accepted { peer, reader, writer } = stream;
-    session::run(server, peer, reader, writer).await;
-}
-
-/// Tells a client that the server is full.
-async fn turn_away<R, W>(server: Arc<Server>, stream: Accepted<R, W>, _refusal: OwnedSemaphorePermit)
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin + 'static,
-{
-    warn!(connections_max = server.config.connections_max, "too many connections");
-    let Accepted { reader, writer, .. } = stream;
-    let counters = &server.config.counters;
-    let mut reader = FrameReader::new(reader, counters.clone());
-    let mut writer = FrameWriter::new(writer, counters.clone());
-    session::refuse(&mut reader, &mut writer, ErrorCode::Busy, "too many connections").await;
+/// Writes down who was here, now and then.
+async fn remember(server: Arc<Server>) {
+    let Access::Proved(gate) = server.config.access.clone() else { return };
+    loop {
+        tokio::time::sleep(REMEMBER).await;
+        let gate = gate.clone();
+        let written = tokio::task::spawn_blocking(move || gate.remember()).await;
+        if let Ok(Err(error)) = written {
+            warn!(%error, "when devices were seen was not written down");
+        }
+    }
 }
 
 /// A panic ended one task; the server goes on.

@@ -1,7 +1,7 @@
 //! The server: takes connections, checks what comes, hands it to the store, and tells everyone else.
 //!
 //! ```text
-//! listen -> session (one per connection) -> requests | commit -> storage
+//! listen -> door (TLS, or a proof in the clear) -> session (one per connection) -> requests | commit -> storage
 //!                     ^------------ broadcast <- storage's commit events
 //! control (gc, check, stats of the owner), collect (the rest of a gc), scrub, repair (blocks asked for from clients) -> storage
 //! ```
@@ -14,14 +14,21 @@ mod collect;
 mod commit;
 pub mod control;
 mod deltas;
+pub mod devices;
+mod door;
+pub mod gate;
 mod history;
 mod listen;
+mod lobby;
+pub mod office;
 mod order;
 mod repair;
 mod requests;
 mod scrub;
 mod session;
 
+pub use devices::{Device, Devices, DevicesError};
+pub use gate::{Access, Gate};
 pub use listen::{Accept, Accepted, run};
 
 use crate::model::counters::Counters;
@@ -59,6 +66,8 @@ pub struct Config {
     pub work: Work,
     /// Where work is counted.
     pub counters: Arc<Counters>,
+    /// Who may connect.
+    pub access: Access,
     /// The store, for what is done to it beside serving: scrub, repair, commands of its owner. `None`: nothing is.
     pub tended: Option<Tended>,
 }
@@ -89,6 +98,7 @@ impl Config {
             push_bytes_max: 8 * 1024 * 1024,
             work: Work::Threads,
             counters: Arc::default(),
+            access: Access::Open,
             tended: None,
         }
     }
@@ -123,6 +133,8 @@ struct Server {
     journal: Arc<dyn Journal>,
     config: Config,
     registry: Registry,
+    /// Sessions at one time.
+    connections: Arc<Semaphore>,
     ids: Mutex<IdSource>,
     /// Hashing and decompression at one time, over all sessions: more would only queue in the thread pool.
     workers: Semaphore,

@@ -4,7 +4,7 @@
 use super::Server;
 use super::broadcast::Pushes;
 use crate::model::{BlockHash, limits};
-use crate::storage::Store;
+use crate::storage::{ShareId, Store};
 use crate::wire::{EncodedFrame, Message};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,16 +39,24 @@ pub async fn run(server: Arc<Server>, store: Arc<Store>) {
         let new = wanted.difference(&asked).count() > 0;
         if !wanted.is_empty() && (new || looks >= AGAIN_LOOKS) {
             looks = 0;
-            ask(&server, &server.registry.repairers());
+            for (share, sessions) in server.registry.repairers() {
+                ask(&server, share, &sessions).await;
+            }
         }
         asked = wanted;
     }
 }
 
-/// Asks these sessions for what is wanted now.
-pub fn ask(server: &Server, sessions: &[Pushes]) {
-    let Some(tended) = &server.config.tended else { return };
-    let wanted = tended.store.wanted();
+/// Asks these sessions of a share for what is wanted now, as far as their share reaches it.
+pub async fn ask(server: &Server, share: ShareId, sessions: &[Pushes]) {
+    let Some(tended) = server.config.tended.as_ref().filter(|tended| !tended.store.wanted().is_empty())
+    else {
+        return;
+    };
+    let wanted = match tended.store.wanted_in(share).await {
+        Ok(wanted) => wanted,
+        Err(error) => return tracing::warn!(%error, "cannot look who may have what is wanted"),
+    };
     for hashes in
         wanted.chunks(limits::HASHES_PER_REQUEST_MAX).take(ASKED_MAX / limits::HASHES_PER_REQUEST_MAX)
     {

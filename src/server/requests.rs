@@ -1,7 +1,7 @@
 //! Everything a client asks but commits: polls, which blocks are missing, blocks in, blocks out.
 
 use super::session::Session;
-use super::{Fault, Server, broadcast};
+use super::{Fault, broadcast};
 use crate::block::seal::{self, Sealer};
 use crate::block::{Block, Codec, SealedBlock, VerifiedBlock, pack};
 use crate::model::{BlockHash, Seq, limits};
@@ -84,7 +84,11 @@ async fn read_page(
 pub async fn have(session: &Session, hashes: Vec<BlockHash>) -> Result<Message, Fault> {
     let server = &session.server;
     server.blocks.lease(session.id, &hashes);
-    let missing = server.blocks.missing(hashes).await.map_err(|error| server.storage_fault(error))?;
+    let missing = server
+        .blocks
+        .missing_in(Some(session.share), hashes)
+        .await
+        .map_err(|error| server.storage_fault(error))?;
     Ok(Message::Missing { bitmap: Bitmap::from_flags(&missing) })
 }
 
@@ -99,7 +103,7 @@ pub async fn put(session: &Session, count: u32, payload: Bytes) -> Result<Messag
     let Verified { blocks: verified, unopened, held: _held } = verify(session, sealed).await?;
     let hashes: Vec<BlockHash> = verified.iter().map(VerifiedBlock::hash).collect();
     server.blocks.lease(session.id, &hashes);
-    server.blocks.put_many(verified).await.map_err(|error| server.storage_fault(error))?;
+    server.blocks.put_in(Some(session.share), verified).await.map_err(|error| server.storage_fault(error))?;
     Ok(unopened.map_or(Message::Stored { count }, |bitmap| Message::Unopened { bitmap }))
 }
 
@@ -111,7 +115,6 @@ pub async fn want(
     hashes: Vec<BlockHash>,
     bases: Vec<BlockHash>,
 ) -> Result<(), Fault> {
-    let server = &session.server;
     // Few readers per session: each holds a group of blocks in memory, and the disk gains nothing from more.
     let _turn = session.reads.acquire().await.map_err(|_| WireError::Ended)?;
     let mut part = Part::default();
@@ -119,7 +122,7 @@ pub async fn want(
     let held: HashSet<BlockHash> = bases.iter().copied().collect();
     let mut base_groups = bases.chunks(READ_BLOCKS);
     for group in hashes.chunks(READ_BLOCKS) {
-        let blocks = read_group(server, group).await?;
+        let blocks = read_group(session, group).await?;
         let blocks = match base_groups.next() {
             Some(bases) => against(session, group, blocks, bases, &held).await?,
             None => blocks,
@@ -160,7 +163,7 @@ async fn against(
     if work.is_empty() {
         return Ok(blocks);
     }
-    let found = read_group(server, &work.iter().map(|(.., base)| *base).collect::<Vec<_>>()).await?;
+    let found = read_group(session, &work.iter().map(|(.., base)| *base).collect::<Vec<_>>()).await?;
     let (share, shared) = (session.share, server.clone());
     let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
     let sealed = server.config.work.beside(move || {
@@ -190,11 +193,12 @@ async fn against(
 
 /// Reads a few blocks. A damaged one counts as missing: the others are still good, and a client that has it may bring it
 /// again.
-async fn read_group(server: &Server, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>, Fault> {
+async fn read_group(session: &Session, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>, Fault> {
+    let server = &session.server;
     let mut damaged = Vec::new();
     loop {
         let good = hashes.iter().filter(|hash| !damaged.contains(*hash)).copied().collect();
-        match server.blocks.get_many(good).await {
+        match server.blocks.get_in(Some(session.share), good).await {
             Ok(blocks) if damaged.is_empty() => return Ok(blocks),
             Ok(blocks) => {
                 let mut blocks = blocks.into_iter();
@@ -274,7 +278,7 @@ pub async fn verify(session: &Session, sealed: Vec<SealedBlock>) -> Result<Verif
             opened.extend(verify_here(run.blocks, &BTreeMap::new())?);
             continue;
         }
-        let bases = read_bases(server, run.bases).await?;
+        let bases = read_bases(session, run.bases).await?;
         let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
         let failed = |_| Fault::Request(ErrorCode::Internal, "a block could not be checked");
         let blocks = run.blocks;
@@ -365,11 +369,11 @@ const RESEAL_LEVEL: i32 = 1;
 /// The bases of blocks, each once. A block read here is one that this session may ask for: a patch of it could be
 /// committed and read back.
 async fn read_bases(
-    server: &Server,
+    session: &Session,
     hashes: BTreeSet<BlockHash>,
 ) -> Result<BTreeMap<BlockHash, SealedBlock>, Fault> {
     let hashes: Vec<BlockHash> = hashes.into_iter().collect();
-    let blocks = read_group(server, &hashes).await?;
+    let blocks = read_group(session, &hashes).await?;
     Ok(hashes.into_iter().zip(blocks).filter_map(|(hash, block)| Some((hash, block?))).collect())
 }
 

@@ -5,12 +5,17 @@
 //! session with a code and one line in the log. What is under way is finished and answered first.
 
 use super::broadcast::{self, Registered, Registry};
+use super::door::Opening;
+use super::gate::{self, Access, Guest, Sight, Way};
+use super::lobby::Waiting;
 use super::order::{Before, Order, Ticket};
 use super::{Fault, Server, commit, history, requests};
+use crate::auth::Scope;
 use crate::model::{SessionId, path};
 use crate::storage::ShareId;
 use crate::wire::backlog::Backlog;
 use crate::wire::handshake::{self, REQUEST_BYTES_MIN, features};
+use crate::wire::handshake::{Extension, extensions};
 use crate::wire::outbox::{self, Outbox};
 use crate::wire::{
     Auth, EncodedFrame, ErrorCode, Frame, FrameReader, FrameWriter, Hello, Message, Welcome, WireError,
@@ -41,58 +46,65 @@ pub struct Session {
     pub device: String,
     /// The client has the feature `DELTAS`.
     pub deltas: bool,
+    /// Who was let in, and what for.
+    pub guest: Guest,
     pub outbox: Outbox,
     pub reads: Semaphore,
 }
 
 /// Runs a session to its end; every end is logged here.
-pub async fn run<R, W>(server: Arc<Server>, peer: SocketAddr, reader: R, writer: W)
-where
+pub async fn run<R, W>(
+    server: Arc<Server>,
+    peer: SocketAddr,
+    mut reader: FrameReader<R>,
+    mut writer: FrameWriter<W>,
+    opening: Opening,
+) where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let counters = server.config.counters.clone();
-    let mut reader = FrameReader::new(reader, counters.clone());
-    let mut writer = FrameWriter::new(writer, counters);
-    let ms = server.config.handshake_ms_max;
-    let late = |_| Err(WireError::Timeout { what: "hello", ms });
-    let opening = tokio::time::timeout(Duration::from_millis(ms), open(&server, &mut reader));
-    match opening.await.unwrap_or_else(late) {
+    let Opening { way, first, deadline, waiting } = opening;
+    match deadline.keep(&waiting, open(&server, &mut reader, way, first)).await {
         Ok(opened) => {
+            drop(waiting);
             reader.admit_large_frames();
             serve(server, peer, reader, writer, opened).await;
         }
-        Err(error) => {
-            // What is said as a goodbye is its own text: the client puts the rest around it.
-            let text = match &error {
-                WireError::Goodbye { text, .. } => text.clone(),
-                error => error.to_string(),
-            };
-            info!(%peer, code = ?error.code(), reason = %path::escape(text.as_bytes()), "no session");
-            refuse(&mut reader, &mut writer, error.code(), &text).await;
-        }
+        Err(error) => turn_away(peer, &mut reader, &mut writer, &error, waiting).await,
     }
 }
 
-/// Says goodbye on a connection that has no session.
-pub async fn refuse<R, W>(
+/// Says goodbye on a connection that has no session. It keeps its place among the strangers meanwhile.
+pub async fn turn_away<R, W>(
+    peer: SocketAddr,
     reader: &mut FrameReader<R>,
     writer: &mut FrameWriter<W>,
-    code: ErrorCode,
-    text: &str,
+    error: &WireError,
+    waiting: Waiting,
 ) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Ok(goodbye) = EncodedFrame::new(0, &Message::goodbye(code, text), Vec::new()) else { return };
+    let code = error.code();
+    info!(%peer, ?code, reason = %path::escape(error.to_string().as_bytes()), "no session");
+    let text = match error {
+        WireError::Goodbye { text, .. } => text.clone(),
+        error => error.to_string(),
+    };
+    let Ok(goodbye) = EncodedFrame::new(0, &Message::goodbye(code, &text), Vec::new()) else { return };
     writer.push(&goodbye);
     let last_word = async {
-        if writer.flush().await.is_ok() && writer.shutdown().await.is_ok() {
+        let said = writer.flush().await.is_ok() && writer.shutdown().await.is_ok();
+        // Whoever has to make room gets no more time than this took.
+        if said && code != ErrorCode::Busy {
             reader.discard_rest(LINGER_BYTES_MAX).await;
         }
     };
-    // A peer that does not listen gets no more patience than this.
-    let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), last_word).await;
+    tokio::select! {
+        () = waiting.must_go() => {}
+        // A peer that does not listen gets no more patience than this.
+        _ = tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), last_word) => {}
+    }
 }
 
 /// A handshake that went well.
@@ -100,23 +112,28 @@ struct Opened {
     hello: Hello,
     welcome: Welcome,
     share: ShareId,
+    guest: Guest,
     pushes: broadcast::Pushes,
     registered: Registered,
+    connection: OwnedSemaphorePermit,
 }
 
 async fn open<R: AsyncRead + Unpin>(
     server: &Arc<Server>,
     reader: &mut FrameReader<R>,
+    way: Way,
+    first: Option<Frame>,
 ) -> Result<Opened, WireError> {
-    let frame = reader.next().await?.ok_or(WireError::Ended)?;
+    let frame = match first {
+        Some(frame) => frame,
+        None => reader.next().await?.ok_or(WireError::Ended)?,
+    };
     let hello = match frame.message()? {
         Message::Hello(hello) => *hello,
         other => return Err(WireError::Unexpected(other.name())),
     };
     let agreed = handshake::agree(&hello)?;
-    if hello.auth.method != Auth::NONE {
-        return Err(WireError::Auth);
-    }
+    let (guest, connection) = admit(server, &hello, way).await?;
     let unavailable = |error| match server.storage_fault(error) {
         Fault::Request(code, text) => WireError::Goodbye { code, text: text.to_owned() },
         _ => WireError::Goodbye { code: ErrorCode::Storage, text: "the store failed".to_owned() },
@@ -127,12 +144,15 @@ async fn open<R: AsyncRead + Unpin>(
     let id = server.session_id();
     let deltas = agreed.features & features::DELTAS != 0;
     let pushes = Arc::new(Backlog::new(server.config.pushes_max, server.config.push_bytes_max));
-    let registered =
-        Registry::add(server, share, id, pushes.clone(), agreed.features & features::REPAIR != 0, deltas);
+    // Who may not put blocks cannot bring any back.
+    let repairs = agreed.features & features::REPAIR != 0 && !guest.scope.read_only;
+    let registered = Registry::add(server, share, id, pushes.clone(), repairs, deltas);
     let cursor_known = match &hello.cursor {
         Some(c) => server.journal.knows(share, c.journal, c.seq, c.chain).await.map_err(unavailable)?,
         None => false,
     };
+    let read_only =
+        guest.scope.read_only.then(|| Extension { kind: extensions::READ_ONLY, bytes: Vec::new() });
     let welcome = Welcome {
         proto: agreed.proto,
         features: agreed.features,
@@ -142,12 +162,41 @@ async fn open<R: AsyncRead + Unpin>(
         cursor_known,
         limits: server.config.limits(),
         auth: Auth::default(),
-        extensions: Vec::new(),
+        extensions: read_only.into_iter().collect(),
     };
-    if agreed.features & features::REPAIR != 0 {
-        super::repair::ask(server, std::slice::from_ref(&pushes));
+    if repairs {
+        super::repair::ask(server, share, std::slice::from_ref(&pushes)).await;
     }
-    Ok(Opened { hello, welcome, share, pushes, registered })
+    Ok(Opened { hello, welcome, share, guest, pushes, registered, connection })
+}
+
+/// Who it is, and a place among the sessions.
+async fn admit(
+    server: &Arc<Server>,
+    hello: &Hello,
+    way: Way,
+) -> Result<(Guest, OwnedSemaphorePermit), WireError> {
+    let place = || {
+        let busy = |_| WireError::Goodbye { code: ErrorCode::Busy, text: "too many connections".to_owned() };
+        server.connections.clone().try_acquire_owned().map_err(busy)
+    };
+    let gate = match &server.config.access {
+        Access::Open if hello.auth.method == Auth::NONE => {
+            return Ok((Guest { key: None, invited: false, scope: Scope::OWNER }, place()?));
+        }
+        Access::Open => return Err(WireError::Auth),
+        Access::Proved(gate) => gate.clone(),
+    };
+    let (guest, invite) = gate.admit(hello, way)?;
+    let place = place()?;
+    if let Some(invite) = invite {
+        let (guest, name) = (guest.clone(), hello.device_name.clone());
+        let redeeming = server.config.work.beside(move || gate.redeem(&guest, &invite, &name));
+        redeeming.await.map_err(|_| WireError::Auth)??;
+    } else if let Some(key) = &guest.key {
+        gate.devices.saw(key, &Sight { name: &hello.device_name });
+    }
+    Ok((guest, place))
 }
 
 /// Why a session ends.
@@ -174,7 +223,7 @@ async fn serve<R, W>(
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let Opened { hello, welcome, share, pushes, registered } = opened;
+    let Opened { hello, welcome, share, guest, pushes, registered, connection: _connection } = opened;
     let id = welcome.session;
     let deltas = welcome.features & features::DELTAS != 0;
     let (device, share_name) =
@@ -188,15 +237,8 @@ async fn serve<R, W>(
     drop(welcoming);
     let mut writing = JoinSet::new();
     writing.spawn(outbox::write_all(writer, outgoing, Some(pushes)));
-    let session = Session {
-        server,
-        id,
-        share,
-        device: hello.device_name,
-        deltas,
-        outbox,
-        reads: Semaphore::new(READS_MAX),
-    };
+    let (device, reads) = (hello.device_name, Semaphore::new(READS_MAX));
+    let session = Session { server, id, share, device, guest, deltas, outbox, reads };
     let mut running = Running {
         in_flight: Arc::new(Semaphore::new(in_flight_bytes(&session.server))),
         session: Arc::new(session),
@@ -214,6 +256,7 @@ async fn serve<R, W>(
     let (code, text) = match &end {
         End::Client => (ErrorCode::Done, "goodbye".to_owned()),
         End::Drain => (ErrorCode::ShuttingDown, "the server is stopping".to_owned()),
+        End::Fault(WireError::Goodbye { code, text }) => (*code, text.clone()),
         End::Fault(error) => (error.code(), error.to_string()),
         End::Panic(_) => (ErrorCode::Internal, "internal error".to_owned()),
         End::Fatal => return,
@@ -247,11 +290,13 @@ impl<R: AsyncRead + Unpin> Running<R> {
     async fn run(&mut self, writing: &mut JoinSet<Result<(), WireError>>) -> End {
         let session = self.session.clone();
         let mut draining = session.server.draining.clone();
+        let mut revoked = std::pin::pin!(revoked(session.clone()));
         let silence = Duration::from_millis(session.server.config.silence_ms_max);
         loop {
             let frame = tokio::select! {
                 biased;
                 _ = draining.wait_for(|draining| *draining) => return End::Drain,
+                () = &mut revoked => return End::Fault(gate::revoked(session.id)),
                 written = writing.join_next() => return match written {
                     Some(Ok(Err(error))) => End::Fault(error),
                     Some(Err(panic)) => End::Panic(panic),
@@ -339,6 +384,22 @@ impl<R: AsyncRead + Unpin> Running<R> {
     }
 }
 
+/// Comes back when the session's device may stay no longer.
+async fn revoked(session: Arc<Session>) {
+    if let Access::Proved(gate) = &session.server.config.access {
+        let mut changes = gate.devices.changes();
+        while gate.still_admits(&session.guest) {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        if !gate.still_admits(&session.guest) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 enum Goes {
     On,
     Away,
@@ -359,7 +420,11 @@ async fn answer(
     _in_flight: OwnedSemaphorePermit,
 ) -> Result<(), Fault> {
     let request = frame.request;
+    let changes = matches!(message, Message::Commit { .. } | Message::PutBlocks { .. });
     let result = match message {
+        _ if changes && session.guest.scope.read_only => {
+            Err(Fault::Request(ErrorCode::ReadOnly, "this device may look and not change"))
+        }
         Message::Ping => Ok(Message::Pong),
         Message::Poll { after, nodes_max, tombstones_after } => {
             requests::poll(&session, after, nodes_max, tombstones_after).await

@@ -203,6 +203,37 @@ async fn a_manifest_stands_only_with_all_its_blocks(store: &dyn Both) {
     assert!(commit(store, share, change()).await.refused.is_empty());
 }
 
+async fn a_share_is_told_of_given_and_can_name_only_what_was_brought_to_it(store: &dyn Both) {
+    let (one, _) = store.open_share("one").await.unwrap();
+    let (two, _) = store.open_share("two").await.unwrap();
+    let (theirs, both, unnamed) = (block(1, 900), block(2, 900), block(3, 900));
+    let file = |n, block: &Block| vec![put(n, 0, 0, &n.to_string(), file_of(block))];
+    store.put_in(Some(one), vec![seal(&both), seal(&unnamed)]).await.unwrap();
+    let committed = store.commit(request(one, file(1, &theirs), &[&theirs])).await.unwrap();
+    assert!(committed.refused.is_empty());
+    assert!(commit(store, one, file(2, &both)).await.refused.is_empty());
+    let asked = vec![theirs.hash(), both.hash(), unnamed.hash(), BlockHash::of(b"nobody has this")];
+    let seen = async |share| {
+        let missing = store.missing_in(share, asked.clone()).await.unwrap();
+        let found = store.get_in(share, asked.clone()).await.unwrap();
+        assert_eq!(missing, found.iter().map(Option::is_none).collect::<Vec<_>>());
+        missing.iter().map(|missing| !missing).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(Some(one)).await, [true, true, true, false]);
+    assert_eq!(seen(Some(two)).await, [false; 4], "as if nobody had them");
+    assert_eq!(seen(None).await, [true, true, true, false]);
+    // To name a block is no way to it.
+    assert_eq!(commit(store, two, file(1, &theirs)).await.refused, [(0, Refusal::MissingBlocks)]);
+    // To bring it is, and it is stored once all the same.
+    let report = store.put_in(Some(two), vec![seal(&both)]).await.unwrap();
+    assert_eq!((report.stored, report.held), (0, 1));
+    assert_eq!(seen(Some(two)).await, [false, true, false, false]);
+    assert!(commit(store, two, file(2, &both)).await.refused.is_empty());
+    let again = store.commit(request(two, file(3, &theirs), &[&theirs])).await.unwrap();
+    assert!(again.refused.is_empty());
+    assert_eq!(seen(Some(two)).await, [true, true, false, false]);
+}
+
 async fn commits_at_the_same_time_are_judged_one_after_the_other(store: &dyn Both) {
     let (share, _) = store.open_share("s").await.unwrap();
     let same_name = |n| store.commit(request(share, vec![put(n, 0, 0, "x", Kind::Folder)], &[]));
@@ -252,6 +283,7 @@ suite! {
     what_is_refused_changes_nothing_and_the_rest_stands,
     every_page_size_gives_each_node_once_at_its_latest_version,
     a_manifest_stands_only_with_all_its_blocks,
+    a_share_is_told_of_given_and_can_name_only_what_was_brought_to_it,
     commits_at_the_same_time_are_judged_one_after_the_other,
     a_block_that_needs_another_one_is_not_taken,
     the_share_as_it_was_after_every_commit_is_found_by_folder_path_and_id,

@@ -2,6 +2,7 @@
 
 use super::pack_file::{RECORD_HEADER, record_header};
 use super::pending::Reply;
+use super::reach::Asker;
 use super::writer::Writer;
 use super::{CommitRequest, Head, PutReport, Result, ShareId};
 use crate::block::VerifiedBlock;
@@ -49,6 +50,8 @@ impl std::fmt::Debug for Job {
 /// Blocks to take. The permit bounds the bytes in the queue.
 #[derive(Debug)]
 pub struct Put {
+    /// For which share.
+    pub asker: Asker,
     /// What.
     pub blocks: Vec<Prepared>,
     /// To whom.

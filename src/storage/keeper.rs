@@ -9,6 +9,7 @@ use super::shared::Shared;
 use super::sled::{Checkpoint, Index};
 use super::{StorageError, packs};
 use crate::model::{BlockHash, StoreId};
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -135,19 +136,34 @@ impl Keeper {
 pub fn settle(shared: &Shared, index: &Index) -> Result<u64> {
     let durable = shared.packs.sync(&shared.failure)?;
     let _settling = shared.settling.lock().unwrap_or_else(PoisonError::into_inner);
-    let moved: Vec<(BlockHash, _)> = {
+    let (moved, tags): (Vec<(BlockHash, _)>, HashMap<BlockHash, _>) = {
         let recent = shared.recent.read().unwrap_or_else(PoisonError::into_inner);
-        recent.blocks.iter().filter(|(_, at)| at.place < durable).map(|(hash, at)| (*hash, *at)).collect()
+        let durable = |hash: &BlockHash| recent.blocks.get(hash).is_none_or(|at| at.place < durable);
+        let tags = recent.tags.iter().filter(|(hash, _)| durable(hash));
+        let blocks = recent.blocks.iter().filter(|(hash, _)| durable(hash));
+        (
+            blocks.map(|(hash, at)| (*hash, *at)).collect(),
+            tags.map(|(hash, tags)| (*hash, tags.clone())).collect(),
+        )
     };
-    if moved.is_empty() {
+    if moved.is_empty() && tags.is_empty() {
         return Ok(0);
     }
-    index.add_blocks(&moved)?;
+    let at: HashMap<BlockHash, _> = moved.iter().copied().collect();
+    let untagged = moved.iter().filter(|(hash, _)| !tags.contains_key(hash));
+    let rows = tags.iter().map(|(hash, tags)| (*hash, at.get(hash).copied(), tags.as_slice()));
+    index.add_rows(untagged.map(|(hash, at)| (*hash, Some(*at), [].as_slice())).chain(rows))?;
     // First in, then out: a reader looks here first.
     let mut recent = shared.recent.write().unwrap_or_else(PoisonError::into_inner);
     for (hash, location) in &moved {
         if recent.blocks.get(hash) == Some(location) {
             recent.blocks.remove(hash);
+        }
+    }
+    for (hash, written) in &tags {
+        // A block that was brought anew meanwhile goes into the index with all of its tags again.
+        if recent.tags.get(hash) == Some(written) && !recent.blocks.contains_key(hash) {
+            recent.tags.remove(hash);
         }
     }
     Ok(moved.iter().map(|(_, location)| u64::from(location.payload_len)).sum())

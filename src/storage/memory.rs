@@ -35,6 +35,8 @@ struct State {
     blocks: Blocks,
     /// Put since the last commit.
     unsynced: HashSet<BlockHash>,
+    /// To which shares blocks were brought; `None`: to all.
+    reach: BTreeSet<(Option<ShareId>, BlockHash)>,
     shares: BTreeMap<ShareId, Share>,
     ids: IdSource,
     now_ms: u64,
@@ -65,6 +67,7 @@ impl MemoryStore {
         Self(Mutex::new(State {
             blocks: Blocks::default(),
             unsynced: HashSet::new(),
+            reach: BTreeSet::new(),
             shares: BTreeMap::new(),
             ids: IdSource::new(seed),
             now_ms: 0,
@@ -113,6 +116,7 @@ impl MemoryStore {
         Self(Mutex::new(State {
             blocks,
             unsynced: HashSet::new(),
+            reach: state.reach.clone(),
             shares: state.shares.clone(),
             ids: state.ids.clone(),
             now_ms: state.now_ms,
@@ -149,7 +153,16 @@ impl MemoryStore {
 }
 
 impl State {
-    fn put(&mut self, blocks: &[VerifiedBlock]) -> Result<PutReport> {
+    fn reaches(&self, share: Option<ShareId>, hash: &BlockHash) -> bool {
+        share.is_none() || self.reach.contains(&(share, *hash)) || self.reach.contains(&(None, *hash))
+    }
+
+    /// The blocks that a share reaches.
+    fn of_share(&self, share: ShareId) -> OfShare<'_> {
+        OfShare { state: self, share }
+    }
+
+    fn put(&mut self, share: Option<ShareId>, blocks: &[VerifiedBlock]) -> Result<PutReport> {
         self.disk.check()?;
         if let Some(block) = blocks.iter().find(|block| !block.is_self_contained()) {
             return Err(StorageError::NeedsBase(block.hash()));
@@ -160,6 +173,7 @@ impl State {
             self.disk.take_room()?;
         }
         for block in blocks {
+            self.reach.insert((share, block.hash()));
             if self.blocks.0.contains_key(&block.hash()) {
                 report.held += 1;
                 continue;
@@ -177,9 +191,10 @@ impl State {
         if !self.shares.contains_key(&id) {
             return Err(StorageError::UnknownShare);
         }
-        self.put(&inline)?;
+        self.put(Some(id), &inline)?;
+        let share = self.shares.get(&id).ok_or(StorageError::UnknownShare)?;
+        let verdicts = decide(share, &self.of_share(id), &mut KnownContents::default(), &changes)?;
         let share = self.shares.get_mut(&id).ok_or(StorageError::UnknownShare)?;
-        let verdicts = decide(share, &self.blocks, &mut KnownContents::default(), &changes)?;
         let prev = share.head.seq;
         let refused: Vec<(u32, Refusal)> =
             (0u32..).zip(&verdicts).filter_map(|(number, verdict)| Some((number, (*verdict)?))).collect();
@@ -275,31 +290,49 @@ impl Nodes for Share {
     }
 }
 
-impl Held for Blocks {
+/// What one share sees of the blocks.
+struct OfShare<'a> {
+    state: &'a State,
+    share: ShareId,
+}
+
+impl OfShare<'_> {
+    fn get(&self, hash: &BlockHash) -> Option<&SealedBlock> {
+        self.state.blocks.0.get(hash).filter(|_| self.state.reaches(Some(self.share), hash))
+    }
+}
+
+impl Held for OfShare<'_> {
     fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
-        Ok(self.0.get(hash).map(|sealed| sealed.plain_len))
+        Ok(self.get(hash).map(|sealed| sealed.plain_len))
     }
 
     fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
-        Ok(self.0.get(hash).and_then(|sealed| seal::open(sealed, None).ok()).map(Block::into_bytes))
+        Ok(self.get(hash).and_then(|sealed| seal::open(sealed, None).ok()).map(Block::into_bytes))
     }
 }
 
 impl BlockStore for MemoryStore {
-    fn put_many(&self, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
         // Inside: a future does nothing before it is polled.
-        Box::pin(async move { self.state().put(&blocks) })
+        Box::pin(async move { self.state().put(share, &blocks) })
     }
 
-    fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
+    fn get_in(
+        &self,
+        share: Option<ShareId>,
+        hashes: Vec<BlockHash>,
+    ) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
         let state = self.state();
-        let found = || hashes.iter().map(|hash| state.blocks.0.get(hash).cloned()).collect();
+        let get = |hash| state.blocks.0.get(hash).filter(|_| state.reaches(share, hash)).cloned();
+        let found = || hashes.iter().map(get).collect();
         Box::pin(ready(state.disk.check().map(|()| found())))
     }
 
-    fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
+    fn missing_in(&self, share: Option<ShareId>, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
         let state = self.state();
-        let missing = || hashes.iter().map(|hash| !state.blocks.0.contains_key(hash)).collect();
+        let lacks = |hash: &BlockHash| !state.blocks.0.contains_key(hash) || !state.reaches(share, hash);
+        let missing = || hashes.iter().map(lacks).collect();
         Box::pin(ready(state.disk.check().map(|()| missing())))
     }
 }

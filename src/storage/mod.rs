@@ -45,6 +45,7 @@ mod memory;
 mod pack_file;
 mod packs;
 mod pending;
+mod reach;
 mod readers;
 mod recover;
 mod scrub;
@@ -63,6 +64,7 @@ mod conformance;
 
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use error::StorageError;
+pub use file::write_whole as write_private;
 pub use gc::{GcOptions, PackPlan, Sums};
 pub use history::History;
 pub use memory::MemoryStore;
@@ -126,26 +128,47 @@ pub struct PutReport {
 
 /// Keeps blocks by the hash of their plain bytes.
 pub trait BlockStore: Send + Sync {
-    /// Takes blocks. They are visible to [`get_many`](Self::get_many) and [`missing`](Self::missing) at once and durable
-    /// with the next commit. Blocks that are held already cost nothing.
+    /// Takes blocks for a share (`None`: for all). They are visible to [`get_in`](Self::get_in) and
+    /// [`missing_in`](Self::missing_in) of that share at once and durable with the next commit. Blocks that are held
+    /// already, for whatever share, cost nothing.
     ///
     /// # Errors
     /// All or nothing: on an error none of the blocks counts as taken. Blocks sealed against a base are refused.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have taken the blocks.
-    fn put_many(&self, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>>;
+    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>>;
 
-    /// Reads blocks, in the order asked for; `None` for one that is not held. What comes back was checked against the
+    /// Reads blocks, in the order asked for; `None` for one that is not held, or that this share does not reach (`None`:
+    /// the owner, who reaches all). What comes back was checked against the
     /// checksum written with it.
     ///
     /// # Errors
     /// [`StorageError::DamagedBlock`] names the first block that is not what was written; ask for the others without it.
     /// From then on that block counts as missing, so that a client may bring it again.
-    fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>>;
+    fn get_in(
+        &self,
+        share: Option<ShareId>,
+        hashes: Vec<BlockHash>,
+    ) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>>;
 
-    /// True for each block that is not held, in the order asked for.
-    fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>>;
+    /// True for each block that is not held or that this share does not reach, in the order asked for.
+    fn missing_in(&self, share: Option<ShareId>, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>>;
+
+    /// [`put_in`](Self::put_in) by the owner: for every share.
+    fn put_many(&self, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+        self.put_in(None, blocks)
+    }
+
+    /// [`get_in`](Self::get_in) by the owner.
+    fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
+        self.get_in(None, hashes)
+    }
+
+    /// [`missing_in`](Self::missing_in) by the owner.
+    fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        self.missing_in(None, hashes)
+    }
 
     /// Called before a session asks for blocks or puts them: what it is told is held, and what it puts, is not deleted
     /// until a commit names it or the session [ends](Self::end_lease). A store that never deletes has nothing to do.

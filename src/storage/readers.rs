@@ -3,10 +3,11 @@
 
 use super::history;
 use super::pack_file::Location;
+use super::reach::{self, Asker};
 use super::shared::Shared;
 use super::sled::{Index, ShareIndex};
 use super::timeline::{self, Timeline};
-use super::writer::locate;
+use super::writer::locate_for;
 use super::{Page, Position, Result, ShareId, StorageError};
 use crate::block::SealedBlock;
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
@@ -89,11 +90,11 @@ impl Reader {
     }
 
     /// `BlockStore::get_many`.
-    pub fn get_many(&self, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>> {
+    pub fn get_many(&self, asker: Asker, hashes: &[BlockHash]) -> Result<Vec<Option<SealedBlock>>> {
         loop {
-            let error = match self.read_many(hashes) {
+            let error = match self.read_many(asker, hashes) {
                 Err(Unread::Block(hash, location, error)) => {
-                    if self.place(&hash)? != Some(location) {
+                    if self.place(asker, &hash)? != Some(location) {
                         // Its pack was rewritten between the look and the read.
                         continue;
                     }
@@ -107,19 +108,20 @@ impl Reader {
         }
     }
 
-    fn place(&self, hash: &BlockHash) -> Result<Option<Location>> {
-        match self.shared.recent(hash) {
-            Some(location) => Ok(Some(location)),
-            None => self.index.block(hash).map_err(|error| self.shared.fail(error)),
-        }
+    fn place(&self, asker: Asker, hash: &BlockHash) -> Result<Option<Location>> {
+        reach::find(&self.shared, &self.index, asker, hash).map_err(|error| self.shared.fail(error))
     }
 
-    fn read_many(&self, hashes: &[BlockHash]) -> std::result::Result<Vec<Option<SealedBlock>>, Unread> {
+    fn read_many(
+        &self,
+        asker: Asker,
+        hashes: &[BlockHash],
+    ) -> std::result::Result<Vec<Option<SealedBlock>>, Unread> {
         let mut wanted = Vec::with_capacity(hashes.len());
         let mut places = Vec::with_capacity(hashes.len());
         for hash in hashes {
             // A damaged block is read all the same: the caller is told what is wrong with it.
-            let location = self.place(hash).map_err(Unread::Other)?;
+            let location = self.place(asker, hash).map_err(Unread::Other)?;
             places.push(location.map(|_| wanted.len()));
             wanted.extend(location.map(|location| (*hash, location)));
         }
@@ -139,9 +141,22 @@ impl Reader {
     }
 
     /// `BlockStore::missing`.
-    pub fn missing(&self, hashes: &[BlockHash]) -> Result<Vec<bool>> {
-        let found = hashes.iter().map(|hash| Ok(locate(&self.shared, &self.index, hash)?.is_none()));
+    pub fn missing(&self, asker: Asker, hashes: &[BlockHash]) -> Result<Vec<bool>> {
+        let (shared, index) = (&self.shared, &self.index);
+        let found = hashes.iter().map(|hash| Ok(locate_for(shared, index, asker, hash)?.is_none()));
         found.collect::<Result<_>>().map_err(|error| self.shared.fail(error))
+    }
+
+    /// `BlockStore::wanted_in`.
+    pub fn wanted_in(&self, share: ShareId) -> Result<Vec<BlockHash>> {
+        let mut wanted = Vec::new();
+        for hash in self.shared.wanted() {
+            let tags = reach::tags_of(&self.shared, &self.index, &hash);
+            if reach::may_ask(&self.shared, &tags.map_err(|error| self.shared.fail(error))?, share) {
+                wanted.push(hash);
+            }
+        }
+        Ok(wanted)
     }
 
     /// `Journal::read_since`.

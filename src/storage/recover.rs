@@ -34,6 +34,8 @@ pub struct Recovered {
     pub index: Index,
     pub journals: BTreeMap<ShareId, JournalFile>,
     pub heads: BTreeMap<ShareId, ShareHead>,
+    /// The last commit of each share that the index held.
+    pub known: BTreeMap<ShareId, Seq>,
     /// Where the packs go on.
     pub end: Place,
     /// The pack at `end` must not be appended to.
@@ -66,7 +68,7 @@ pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
     let settled = recovery.settle_journals();
     let read = settled.and_then(|()| recovery.read_packs(&packs, &index, &checkpoint));
     match read.and_then(|end| recovery.replay(&index, &checkpoint).map(|()| end)) {
-        Ok((end, start_new_pack)) => recovery.finish(index, end, start_new_pack),
+        Ok((end, start_new_pack)) => recovery.finish(index, &checkpoint, end, start_new_pack),
         Err(error) => {
             index.abandon();
             Err(error)
@@ -369,14 +371,21 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn finish(self, index: Index, end: Place, start_new_pack: bool) -> Result<Recovered> {
+    fn finish(
+        self,
+        index: Index,
+        checkpoint: &Checkpoint,
+        end: Place,
+        start_new_pack: bool,
+    ) -> Result<Recovered> {
         let mut heads = BTreeMap::new();
         let mut journals = BTreeMap::new();
         for (share, (journal, verified)) in self.journals {
             heads.insert(share, ShareHead { head: verified.head, start: journal.start() });
             journals.insert(share, journal);
         }
-        Ok(Recovered { index, journals, heads, end, start_new_pack, problems: self.problems })
+        let known = checkpoint.shares.iter().map(|(share, _, seq, _)| (*share, *seq)).collect();
+        Ok(Recovered { index, journals, heads, known, end, start_new_pack, problems: self.problems })
     }
 }
 

@@ -6,6 +6,7 @@ use super::gc::Due;
 use super::lease::Leases;
 use super::pack_file::{Location, Place};
 use super::packs::Packs;
+use super::reach::Tag;
 use super::{CommitEvent, Head, NO_HEAD, Result, ShareId, StoreOptions};
 use crate::model::{BlockHash, ChainHash, Seq};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -80,6 +81,8 @@ pub struct Recent {
     pub blocks: HashMap<BlockHash, Location>,
     /// Every record before this place is in `blocks` or in the index.
     pub noted: Place,
+    /// Tags that are not in the index: of blocks in `blocks`, and of others that were brought to one more share.
+    pub tags: HashMap<BlockHash, Vec<Tag>>,
 }
 
 /// See the module.
@@ -109,6 +112,10 @@ pub struct Shared {
     /// Blocks that turned out damaged, or gone although versions name them: they count as missing until they are brought
     /// again, and are asked for.
     pub damaged: Mutex<BTreeSet<BlockHash>>,
+    /// Some blocks may lack a tag, because damage has hidden which share names them.
+    pub tags_lack: AtomicBool,
+    /// Blocks that shares name and the store does not hold, as far as was found when it was opened.
+    pub absent: Mutex<HashMap<BlockHash, BTreeSet<Tag>>>,
     /// What sessions rely on, and what is being deleted. Locked for an instant, or while a batch leaves the index.
     pub leases: Mutex<Leases>,
     /// Held while blocks move from `recent` into the index, so that two who do it never undo each other's work.
@@ -155,6 +162,12 @@ impl Shared {
     /// Blocks that are damaged or missing.
     pub fn wanted(&self) -> Vec<BlockHash> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// True when the store has this share and no other.
+    pub fn is_only_share(&self, tag: Tag) -> bool {
+        let heads = self.heads.read().unwrap_or_else(PoisonError::into_inner);
+        heads.len() == 1 && heads.keys().all(|share| Tag::of(*share) == tag)
     }
 
     /// See [`Leases`].

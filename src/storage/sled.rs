@@ -6,7 +6,7 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | blocks | block hash | pack, offset, payload length, plain length: u32 LE each |
+//! | blocks | block hash | pack, offset, payload length, plain length: u32 LE each; then the tag of each share that reaches it, u32 LE (`reach`) |
 //! | nodes | share, node id | codec-encoded `Node`, tombstones too |
 //! | children | share, parent id, name | node id, live nodes only |
 //! | versions | share, version u64 BE, node id | 0 tombstone, 1 live |
@@ -14,7 +14,7 @@
 //! | past | share, node id, version u64 BE | the version that replaced it u64 LE, codec-encoded state or none |
 //! | log | share, version u64 BE, node id | nothing; replaced versions only |
 //! | places | share, parent id, name, 0, node id | nothing; places that a node has left |
-//! | meta | "format", "checkpoint" | [`FORMAT`] u32 LE; codec-encoded `Checkpoint` |
+//! | meta | "format", "checkpoint", "tags" | [`FORMAT`] u32 LE; codec-encoded `Checkpoint`; nothing, there when every block has its tags |
 //!
 //! The latest version of a node is in `nodes` and `versions` only: history costs nothing before a node changes. It is in
 //! `past` before it is replaced in `nodes`, so a reader that looks at `nodes` first misses nothing.
@@ -28,6 +28,7 @@ pub use past::{CommitInfo, Replaced, ShareIndex};
 
 use super::error::StorageError;
 use super::pack_file::{Location, Place};
+use super::reach::Tag;
 use super::{Page, Position, Result, ShareId};
 use crate::model::{BlockHash, ChainHash, JournalId, Name, Node, NodeId, Seq, StoreId, codec};
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,14 @@ fn key(share: ShareId, rest: &[&[u8]]) -> Vec<u8> {
     let mut key = share.as_bytes().to_vec();
     rest.iter().for_each(|part| key.extend_from_slice(part));
     key
+}
+
+/// A value of the tree of blocks.
+fn row(bytes: &[u8]) -> Option<(Location, Vec<Tag>)> {
+    let (place, tags) = bytes.split_first_chunk::<16>()?;
+    let (tags, rest) = tags.as_chunks::<4>();
+    let tags = tags.iter().map(|tag| Tag::from_bytes(*tag)).collect();
+    if rest.is_empty() { Some((Location::from_bytes(place)?, tags)) } else { None }
 }
 
 fn node_id(bytes: &[u8]) -> io::Result<NodeId> {
@@ -246,17 +255,56 @@ impl Index {
 
     /// Where a block lies.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Location>> {
+        Ok(self.row(hash)?.map(|(location, _)| location))
+    }
+
+    /// Where a block lies, and the tags of the shares that reach it.
+    pub fn row(&self, hash: &BlockHash) -> Result<Option<(Location, Vec<Tag>)>> {
         guarded(|| match self.blocks.get(hash.as_bytes())? {
-            Some(bytes) => broken(Location::from_bytes(&bytes)).map(Some),
+            Some(bytes) => broken(row(&bytes)).map(Some),
             None => Ok(None),
+        })
+    }
+
+    /// True when every block in here has its tags.
+    pub fn has_tags(&self) -> Result<bool> {
+        guarded(|| Ok(self.meta.get("tags")?.is_some()))
+    }
+
+    /// Says whether every block in here has its tags.
+    pub fn set_has_tags(&self, has: bool) -> Result<()> {
+        guarded(|| {
+            let done = if has { self.meta.insert("tags", [])? } else { self.meta.remove("tags")? };
+            drop(done);
+            Ok(())
         })
     }
 
     /// Adds blocks. Their records are durable.
     pub fn add_blocks(&self, blocks: &[(BlockHash, Location)]) -> Result<()> {
+        self.add_rows(blocks.iter().map(|(hash, location)| (*hash, Some(*location), [].as_slice())))
+    }
+
+    /// Adds blocks and tags. Tags that a row has stay; without a place it must be there already, or nothing is added.
+    pub fn add_rows<'a>(
+        &self,
+        rows: impl IntoIterator<Item = (BlockHash, Option<Location>, &'a [Tag])>,
+    ) -> Result<()> {
         let mut batch = ::sled::Batch::default();
-        for (hash, location) in blocks {
-            batch.insert(hash.as_bytes(), location.to_bytes());
+        for (hash, location, more) in rows {
+            let known = self.row(&hash)?;
+            let (place, mut tags) = known.map_or((None, Vec::new()), |(place, tags)| (Some(place), tags));
+            let Some(location) = location.or(place) else { continue };
+            let before = tags.len();
+            tags.extend(more);
+            tags.sort_unstable();
+            tags.dedup();
+            if place == Some(location) && tags.len() == before {
+                continue;
+            }
+            let mut bytes = location.to_bytes().to_vec();
+            tags.iter().for_each(|tag| bytes.extend_from_slice(&tag.to_bytes()));
+            batch.insert(hash.as_bytes(), bytes);
         }
         guarded(|| self.blocks.apply_batch(batch))
     }
@@ -275,7 +323,7 @@ impl Index {
         let mut entries = self.blocks.iter();
         while let Some((key, value)) = guarded(|| entries.next().transpose())? {
             let hash = guarded(|| broken(key.first_chunk().map(|bytes| BlockHash::from_bytes(*bytes))))?;
-            let location = guarded(|| broken(Location::from_bytes(&value)))?;
+            let (location, _) = guarded(|| broken(row(&value)))?;
             if !visit(hash, location)? {
                 break;
             }

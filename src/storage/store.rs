@@ -2,6 +2,8 @@
 //!
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
+mod past;
+
 use super::check::{self, CheckOptions, CheckReport};
 use super::collected;
 use super::gc::{Due, GcOptions};
@@ -12,6 +14,7 @@ use super::inbox::{Prepared, Put, Work};
 use super::keeper::{Keeper, Signal, checkpoint};
 use super::packs::Packs;
 use super::pending::Group;
+use super::reach::{self, Asker};
 use super::readers::Readers;
 use super::recover::{self, Recovered};
 use super::scrub::{Scrub, ScrubStep};
@@ -25,8 +28,7 @@ use super::{
     Position, PutReport, Result, ShareId, StorageError,
 };
 use crate::block::{SealedBlock, VerifiedBlock};
-use crate::model::past::{Found, Look, Moment, Seen, Versions};
-use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Name, NodeId, Seq, SessionId, StoreId};
+use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, SessionId, StoreId};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -131,7 +133,7 @@ impl Store {
         keep_ms: u64,
         ids: IdSource,
     ) -> Result<Arc<Self>> {
-        let Recovered { index, journals, heads, end, start_new_pack, problems } = recovered;
+        let Recovered { index, journals, heads, known, end, start_new_pack, problems } = recovered;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
         let wanted = gone::load_wanted(path);
         let collected = collected::known(path, home.id, &index)?;
@@ -148,6 +150,8 @@ impl Store {
             gate: ().into(),
             failure: Default::default(),
             damaged: wanted.clone().into(),
+            tags_lack: AtomicBool::new(false),
+            absent: Mutex::default(),
             leases: Mutex::default(),
             settling: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -157,6 +161,7 @@ impl Store {
         if start_new_pack {
             shared.packs.start_pack(end.pack + 1, &shared.failure)?;
         }
+        reach::bring_up(&shared, &index, &journals, known)?;
         index.flush(&checkpoint(&shared, home.id)?)?;
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let signal = Arc::new(Signal::default());
@@ -310,6 +315,14 @@ impl Store {
         self.shared.wanted()
     }
 
+    /// The same, as far as devices of one share may be asked for it: the hash of a block that others have is theirs.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub async fn wanted_in(&self, share: ShareId) -> Result<Vec<BlockHash>> {
+        self.reader()?.run(move |reader| reader.wanted_in(share)).await
+    }
+
     /// Writes down what is wanted, if that has changed: what a scrub found must not be forgotten by a restart. A block that
     /// is no longer on the list has its new copy on disk: after a power cut without it nobody would be asked again.
     ///
@@ -388,17 +401,23 @@ fn random_seed(path: &Path) -> Result<[u8; 32]> {
 }
 
 impl BlockStore for Store {
-    fn put_many(&self, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+        let asker = Asker::of(share);
         Box::pin(async move {
             let permit = self.room(&blocks).await?;
             let blocks = Prepared::all(blocks)?;
             let (reply, answer) = oneshot::channel();
-            self.ask(Work::Put(Put { blocks, reply, _permit: permit }), answer).await
+            self.ask(Work::Put(Put { asker, blocks, reply, _permit: permit }), answer).await
         })
     }
 
-    fn get_many(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
-        Box::pin(async move { self.reader()?.run(move |reader| reader.get_many(&hashes)).await })
+    fn get_in(
+        &self,
+        share: Option<ShareId>,
+        hashes: Vec<BlockHash>,
+    ) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
+        let asker = Asker::of(share);
+        Box::pin(async move { self.reader()?.run(move |reader| reader.get_many(asker, &hashes)).await })
     }
 
     fn lease(&self, session: SessionId, hashes: &[BlockHash]) {
@@ -409,8 +428,9 @@ impl BlockStore for Store {
         self.shared.leases().end(session, (self.shared.options.clock)());
     }
 
-    fn missing(&self, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
-        Box::pin(async move { self.reader()?.run(move |reader| reader.missing(&hashes)).await })
+    fn missing_in(&self, share: Option<ShareId>, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        let asker = Asker::of(share);
+        Box::pin(async move { self.reader()?.run(move |reader| reader.missing(asker, &hashes)).await })
     }
 }
 
@@ -470,28 +490,6 @@ impl Journal for Store {
 
     fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {
         self.shared.events.subscribe()
-    }
-}
-
-impl History for Store {
-    fn moment(&self, share: ShareId, at: Moment) -> BoxFuture<'_, Result<Found>> {
-        Box::pin(async move { self.reader()?.run(move |reader| reader.moment(share, at)).await })
-    }
-
-    fn versions(
-        &self,
-        share: ShareId,
-        path: Vec<Name>,
-        before: Option<(Seq, NodeId)>,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Versions>> {
-        Box::pin(
-            async move { self.reader()?.run(move |reader| reader.versions(share, &path, before, max)).await },
-        )
-    }
-
-    fn look(&self, share: ShareId, at: Seq, look: Look, max: usize) -> BoxFuture<'_, Result<Seen>> {
-        Box::pin(async move { self.reader()?.run(move |reader| reader.look(share, at, &look, max)).await })
     }
 }
 

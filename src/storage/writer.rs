@@ -10,6 +10,7 @@ use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::Signal;
 use super::pack_file::Location;
 use super::pending::{Group, Reply, ShareGroup, ShareView, Signed, Waiting};
+use super::reach::{self, Asker, Tag};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
 use super::{
@@ -38,7 +39,7 @@ pub struct Writer {
     pub ids: IdSource,
     pub signal: Arc<Signal>,
     pub group: Group,
-    pub known: KnownContents,
+    pub known: BTreeMap<ShareId, KnownContents>,
 }
 
 impl Writer {
@@ -109,7 +110,8 @@ impl Writer {
 
     /// Takes the blocks of several requests with one write, and answers each.
     fn put_together(&mut self, puts: Vec<Put>) {
-        let requests: Vec<&[Prepared]> = puts.iter().map(|put| put.blocks.as_slice()).collect();
+        let requests: Vec<(Asker, &[Prepared])> =
+            puts.iter().map(|put| (put.asker, put.blocks.as_slice())).collect();
         let done = self.put(&requests).map_err(|error| self.fatal_if_index(error));
         match (done, puts.len()) {
             (Ok(reports), _) => {
@@ -128,18 +130,25 @@ impl Writer {
     }
 
     /// Takes all blocks of all requests or none.
-    fn put(&mut self, requests: &[&[Prepared]]) -> Result<Vec<PutReport>> {
+    fn put(&mut self, requests: &[(Asker, &[Prepared])]) -> Result<Vec<PutReport>> {
         self.shared.failure.check()?;
         let mut seen = HashSet::new();
         let mut fresh = Vec::new();
         let mut reports = Vec::with_capacity(requests.len());
-        for blocks in requests {
+        let mut tags = Vec::new();
+        for (asker, blocks) in requests {
             let mut report = PutReport::default();
             for one in *blocks {
                 let hash = one.block.hash();
                 // Whoever puts a block relies on it.
                 self.shared.leases().save(&hash);
-                if seen.insert(hash) && locate(&self.shared, &self.index, &hash)?.is_none() {
+                let (place, known) = reach::look(&self.shared, &self.index, &hash)?;
+                if !known.contains(&asker.tag()) {
+                    // Whoever has the bytes may have them again.
+                    tags.push((hash, asker.tag()));
+                }
+                let held = place.is_some() && !self.shared.is_damaged(&hash);
+                if seen.insert(hash) && !held {
                     report.stored += 1;
                     report.bytes += one.block.sealed().payload.len() as u64;
                     fresh.push((&one.block, one.header));
@@ -149,11 +158,26 @@ impl Writer {
             }
             reports.push(report);
         }
-        if fresh.is_empty() {
-            return Ok(reports);
+        if !fresh.is_empty() {
+            self.append(&fresh, reports.iter().map(|report| report.bytes).sum())?;
         }
-        self.append(&fresh, reports.iter().map(|report| report.bytes).sum())?;
+        self.tag(tags);
         Ok(reports)
+    }
+
+    /// Remembers to which shares blocks were brought.
+    fn tag(&self, tags: Vec<(BlockHash, Tag)>) {
+        if tags.is_empty() {
+            return;
+        }
+        let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
+        for (hash, tag) in tags {
+            let known = recent.tags.entry(hash).or_default();
+            if !known.contains(&tag) {
+                known.push(tag);
+            }
+        }
+        self.signal.wrote(0, recent.tags.len());
     }
 
     /// Appends blocks whether they are held or not; from now on this is where they are.
@@ -190,7 +214,14 @@ impl Writer {
             let share = journal.title.share;
             return Ok((share, self.shared.head(share)));
         }
-        let share = ShareId::from_bytes(self.ids.bytes16());
+        let share = loop {
+            let share = ShareId::from_bytes(self.ids.bytes16());
+            let tag = Tag::of(share);
+            // One in four thousand million, and then another.
+            if tag != Tag::ALL && self.journals.keys().all(|other| Tag::of(*other) != tag) {
+                break share;
+            }
+        };
         let journal = JournalId::from_bytes(self.ids.bytes16());
         let title = Title { store: self.store, journal, share, name: name.to_owned() };
         let file = JournalFile::create(&self.shared.path.join("journal"), title)?;
@@ -222,17 +253,20 @@ impl Writer {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
-        self.put(&[inline])?;
+        let asker = Asker::Share(Tag::of(share));
+        self.put(&[(asker, inline)])?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
         let held = Here {
             shared: &self.shared,
             index: &self.index,
+            asker,
             session,
             named: RefCell::default(),
             change: Cell::new(0),
         };
-        let verdicts = decide(&view, &held, &mut self.known, &changes)?;
+        let known = self.known.entry(share).or_default();
+        let verdicts = decide(&view, &held, known, &changes)?;
         let named = taken(held.named.into_inner(), &verdicts);
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
@@ -382,10 +416,22 @@ pub fn locate(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Option
     }
 }
 
+/// The same for somebody who may not reach every block.
+pub fn locate_for(
+    shared: &Shared,
+    index: &Index,
+    asker: Asker,
+    hash: &BlockHash,
+) -> Result<Option<Location>> {
+    if shared.is_damaged(hash) { Ok(None) } else { reach::find(shared, index, asker, hash) }
+}
+
 /// The blocks of this store, as the judge looks at them. Whatever a commit looks at is not deleted meanwhile.
 struct Here<'a> {
     shared: &'a Shared,
     index: &'a Index,
+    /// A commit can only name what its share reaches, or it would be a way to what others have.
+    asker: Asker,
     session: SessionId,
     /// Blocks on which the session has a lease, each with the number of the change that names it.
     named: RefCell<Vec<(usize, BlockHash)>>,
@@ -407,12 +453,12 @@ impl Held for Here<'_> {
 
     fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
         self.name(hash);
-        Ok(locate(self.shared, self.index, hash)?.map(|location| location.plain_len))
+        Ok(locate_for(self.shared, self.index, self.asker, hash)?.map(|location| location.plain_len))
     }
 
     fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
         self.name(hash);
-        let Some(location) = locate(self.shared, self.index, hash)? else { return Ok(None) };
+        let Some(location) = locate_for(self.shared, self.index, self.asker, hash)? else { return Ok(None) };
         match self.shared.packs.read(&[(*hash, location)]) {
             Ok(sealed) => {
                 let block = sealed.first().and_then(|sealed| seal::open(sealed, None).ok());

@@ -1,5 +1,6 @@
 //! Why a connection or a request failed. [`ErrorCode`] crosses the wire as a number that never changes its meaning.
 
+use crate::auth::Fingerprint;
 use crate::block::BlockError;
 use crate::model::codec::CodecError;
 use std::io;
@@ -70,6 +71,8 @@ codes! {
     Internal = 15, retry true;
     /// The server's disk has no room; nothing of this request was taken.
     Full = 16, retry true;
+    /// This device may look and not change.
+    ReadOnly = 17, retry false;
 }
 
 /// Why the wire failed.
@@ -124,6 +127,26 @@ pub enum WireError {
     /// The proof of identity was refused.
     #[error("authentication was refused")]
     Auth,
+    /// The server is nobody's that this side knows.
+    #[error("unknown server {0}")]
+    Stranger(Fingerprint),
+    /// The server is not the one that was expected there.
+    #[error("this is server {found}, and not {pinned}")]
+    OtherServer {
+        /// Which one answered.
+        found: Fingerprint,
+        /// Which one was expected.
+        pinned: Fingerprint,
+    },
+    /// The encrypted channel could not be made.
+    #[error("no encrypted channel: {0}")]
+    Tls(String),
+    /// The server asks for no proof, or speaks in the clear where it must not.
+    #[error("the server runs an older dropblock, which asks nobody who they are; update it")]
+    OldServer,
+    /// Somebody who has not proved to be a server refuses.
+    #[error("refused, by somebody who does not show who it is: {0}")]
+    Unproved(String),
     /// Not a name of a share.
     #[error("not a name of a share")]
     ShareName,
@@ -182,7 +205,9 @@ impl WireError {
             Self::Unexpected(_) => ErrorCode::Unexpected,
             Self::Version { .. } => ErrorCode::Version,
             Self::Feature { .. } => ErrorCode::Feature,
-            Self::Auth => ErrorCode::Auth,
+            Self::Auth | Self::Stranger(_) | Self::OtherServer { .. } | Self::OldServer => ErrorCode::Auth,
+            Self::Tls(_) => ErrorCode::Malformed,
+            Self::Unproved(_) => ErrorCode::Unexpected,
             Self::ShareName => ErrorCode::ShareName,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::Unopened { .. } => ErrorCode::BaseMissing,

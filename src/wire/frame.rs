@@ -99,6 +99,11 @@ impl Frame {
         }
     }
 
+    /// The head as it came: for the frames before a hello, which are no messages.
+    pub const fn head(&self) -> &Bytes {
+        &self.head
+    }
+
     /// Bytes in the stream, header included.
     pub fn wire_bytes(&self) -> usize {
         HEADER_BYTES + self.head.len() + self.payload.len()
@@ -121,7 +126,7 @@ impl EncodedFrame {
     /// When a bound is broken, or the frame would be larger than [`limits::FRAME_BYTES_MAX`].
     pub fn new(request: u32, message: &Message, payload: Vec<Bytes>) -> Result<Self, WireError> {
         message.validate()?;
-        Self::with_head(request, &codec::encode(message)?, payload)
+        Self::of_head(request, &codec::encode(message)?, payload)
     }
 
     /// As [`Self::new`], with the message made shorter when that gains something: for a session with the feature `DELTAS`.
@@ -140,10 +145,14 @@ impl EncodedFrame {
             let payload_bytes = shrunk.bytes.saturating_sub(HEADER_BYTES + bytes.len());
             return Ok(Self { counted_bytes: HEADER_BYTES + head.len() + payload_bytes, ..shrunk });
         }
-        Self::with_head(request, &head, payload)
+        Self::of_head(request, &head, payload)
     }
 
-    fn with_head(request: u32, head: &[u8], payload: Vec<Bytes>) -> Result<Self, WireError> {
+    /// A frame around a head that is no message.
+    ///
+    /// # Errors
+    /// When it would be larger than [`limits::FRAME_BYTES_MAX`].
+    pub fn of_head(request: u32, head: &[u8], payload: Vec<Bytes>) -> Result<Self, WireError> {
         let payload_bytes: usize = payload.iter().map(Bytes::len).sum();
         let frame_bytes = HEADER_BYTES_COUNTED + head.len() + payload_bytes;
         let too_large =
@@ -211,6 +220,22 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let frame_bytes_max = limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
         let (buffer, spares) = (BytesMut::new(), Vec::new());
         Self { stream, buffer, spares, frame_bytes_max, bulk: false, bytes_read: 0, counters }
+    }
+
+    /// A reader that begins with bytes which were read from the stream to see what it is.
+    pub fn after(stream: R, first: &[u8], counters: Arc<Counters>) -> Self {
+        let mut reader = Self::new(stream, counters);
+        reader.counters.wire_bytes_received.add_len(first.len());
+        reader.buffer.extend_from_slice(first);
+        reader
+    }
+
+    /// The stream again, for whoever reads on without this reader.
+    ///
+    /// # Errors
+    /// When the peer has said more than it was asked for.
+    pub fn into_stream(self) -> Result<R, WireError> {
+        if self.buffer.is_empty() { Ok(self.stream) } else { Err(WireError::Unexpected("bytes")) }
     }
 
     /// The handshake is complete: frames up to [`limits::FRAME_BYTES_MAX`].
@@ -348,6 +373,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// A writer on an empty queue.
     pub fn new(stream: W, counters: Arc<Counters>) -> Self {
         Self { stream, queue: VecDeque::new(), queued_bytes: 0, counters }
+    }
+
+    /// The stream again. What was queued is lost.
+    pub fn into_stream(self) -> W {
+        self.stream
     }
 
     /// Queues a frame for the next [`Self::flush`].

@@ -6,6 +6,7 @@
 
 use super::error::WireError;
 use super::message::Head;
+use crate::auth::Proof;
 use crate::model::limits;
 use crate::model::{DeviceId, SessionId, StoreId};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub const EXTENSION_BYTES_MAX: usize = 512;
 /// Longest proof, bytes.
 pub const AUTH_BYTES_MAX: usize = 1024;
 
-/// A proof of identity. Method 0 has no bytes and proves nothing; further methods come with the transport's keys.
+/// A proof of identity, bound to this connection (`auth::Proof`). Method 0 has no bytes and proves nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Auth {
     /// Which kind of proof.
@@ -51,6 +52,18 @@ pub struct Auth {
 impl Auth {
     /// No proof.
     pub const NONE: u16 = 0;
+}
+
+impl From<Proof> for Auth {
+    fn from(Proof { method, bytes }: Proof) -> Self {
+        Self { method, bytes }
+    }
+}
+
+/// Kinds of extensions.
+pub mod extensions {
+    /// In a welcome, without bytes: this device may look and not change.
+    pub const READ_ONLY: u16 = 1;
 }
 
 /// A field that a later version added. Unknown kinds are ignored.
@@ -159,6 +172,11 @@ pub struct Welcome {
 }
 
 impl Welcome {
+    /// True when the server takes nothing from this device.
+    pub fn is_read_only(&self) -> bool {
+        self.extensions.iter().any(|extension| extension.kind == extensions::READ_ONLY)
+    }
+
     /// Bounds.
     pub fn validate(&self) -> Result<(), WireError> {
         bound(self.auth.bytes.len() <= AUTH_BYTES_MAX, "proof")?;

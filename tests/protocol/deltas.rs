@@ -9,7 +9,7 @@ use dropblock::wire::handshake::features;
 use dropblock::wire::{ErrorCode, Hello, Message, Push, WireError};
 
 /// A block and a small edit of it.
-fn edited(seed: u8) -> (Block, Block) {
+pub fn edited(seed: u8) -> (Block, Block) {
     let old = random(seed, 50_000);
     let mut new = old.bytes().to_vec();
     new[25_000] ^= 1;
@@ -17,11 +17,23 @@ fn edited(seed: u8) -> (Block, Block) {
 }
 
 /// The new block as a patch of the old one.
-fn patch(new: &Block, old: &Block) -> SealedBlock {
-    let mut sums = Vec::new();
-    sketch::append(&mut sums, old.bytes(), 64);
-    let shared = sketch::shared(new.bytes(), &[Sketched { len: old.bytes().len(), sums: &sums }], 64);
-    Sealer::new(1).seal_patch(new, &[old.hash()], &shared).unwrap().into_sealed()
+pub fn patch(new: &Block, old: &Block) -> SealedBlock {
+    patch_of(new, &[old])
+}
+
+/// The new block as a patch of several.
+pub fn patch_of(new: &Block, old: &[&Block]) -> SealedBlock {
+    let sums = |block: &Block| {
+        let mut sums = Vec::new();
+        sketch::append(&mut sums, block.bytes(), 64);
+        sums
+    };
+    let sums: Vec<Vec<u16>> = old.iter().map(|block| sums(block)).collect();
+    let sketched: Vec<_> =
+        old.iter().zip(&sums).map(|(block, sums)| Sketched { len: block.bytes().len(), sums }).collect();
+    let shared = sketch::shared(new.bytes(), &sketched, 64);
+    let bases: Vec<BlockHash> = old.iter().map(|block| block.hash()).collect();
+    Sealer::new(1).seal_patch(new, &bases, &shared).unwrap().into_sealed()
 }
 
 #[tokio::test]
