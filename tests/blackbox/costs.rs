@@ -305,7 +305,9 @@ fn a_hundred_files_of_1_kb_are_made() {
             a.write(format!("f{i:02}"), random_bytes(i, 1_000));
         }
     });
-    cost.at_most(110_000, 110_000);
+    // The proxies make the sessions go inside TLS, which adds 22 bytes to each record (ADR 0010).
+    let tls = 20 * 22;
+    cost.at_most(110_000 + tls, 110_000 + tls);
 }
 
 #[test]
