@@ -100,7 +100,7 @@ fn small_files(c: &mut Criterion) {
     for len in [1024, 4096, 65_536] {
         let bytes = sample::random(len, 1);
         let mut reader = ChunkReader::new(&V1);
-        group.throughput(Throughput::Elements(1));
+        group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(BenchmarkId::new("read + chunk + hash", len), |b| {
             b.iter(|| read_and_hash(&mut reader, &bytes));
         });

@@ -68,12 +68,15 @@ fn manifests(c: &mut Criterion) {
     );
 
     let mut group = c.benchmark_group("manifest of 1.6 M chunks");
-    group.throughput(Throughput::Elements(ENTRIES as u64));
+    // Bytes of the file that the manifest describes.
+    let file = Throughput::Bytes(ENTRIES as u64 * 65_536);
+    group.throughput(file.clone());
     group.bench_function("build", |b| b.iter(|| build(&list, drop)));
     group.bench_function("walk", |b| b.iter(|| chunk_list(&old, &mut fetch(&nodes))));
     group.finish();
 
     let mut group = c.benchmark_group("manifest edit");
+    group.throughput(file);
     let mut turn = news.iter().cycle();
     group.bench_function("difference after one changed chunk", |b| {
         b.iter(|| turn.next().map(|new| diff(&old, new, &mut fetch(&nodes))));

@@ -226,6 +226,11 @@ fn teller(
                     "{server} does not know this folder's past (another store, or an older copy): joining both, deleting nothing"
                 )
             }
+            News::Copied(count) => {
+                format!(
+                    "this is a copy of a synced folder, and {count} files or folders are missing or differ: nothing is deleted, what differs is kept beside the share's version"
+                )
+            }
             News::Recovered(paths) => {
                 format!(
                     "an earlier run was interrupted: {} put back",

@@ -156,8 +156,8 @@ impl Session<'_> {
                 .filter(|_| disk.state(*id).is_some_and(|now| now.kind == goal.kind))?;
             Some(Update::Intend { id: *id, node, stamp: client.stamp(*id)? })
         });
-        let intents: Vec<Update> = intents.collect();
-        self.client.state.save(intents, false)
+        let intents = intents.collect();
+        self.client.save_nodes(intents, false)
     }
 
     /// Writes down what is about to be put in place, so that a program that ends in between does not take it for the
@@ -168,7 +168,8 @@ impl Session<'_> {
             let node = cycle.agreed_by(placing.id, &placing.state)?;
             Some(Update::Intend { id: placing.id, node, stamp: placing.staged.stamp })
         });
-        self.client.state.save(intents.collect(), false)
+        let intents = intents.collect();
+        self.client.save_nodes(intents, false)
     }
 
     async fn join(
@@ -296,12 +297,11 @@ impl Session<'_> {
         let mut ready = Vec::with_capacity(batch.len());
         for place in batch {
             if let Some(error) = failed.get(&place.id) {
-                let (path, mut line) = (place.path.to_string(), super::error::line(error));
-                // A full disk knows where it was written, not what for.
-                if !line.contains(&path) {
-                    line = format!("{path}: {line}");
+                let path = place.path.to_string();
+                match error {
+                    ClientError::Folder(FolderError::NoSpace { .. }) => self.client.has_no_room(&path),
+                    error => self.client.problem(path, super::error::line(error)),
                 }
-                self.client.problem(path, line);
                 continue;
             }
             let Some(file) = staged.remove(&place.id) else { continue };

@@ -38,6 +38,7 @@ impl Session<'_> {
             }
             let agreed =
                 self.client.cycle.committed(&self.client.state.base, &batch, &done.refused, done.head.seq);
+            self.client.hear_of(&done.head);
             self.client.save(agreed, false)?;
             self.take_back(&batch, &done.refused)?;
             for (index, refusal) in &done.refused {
@@ -118,6 +119,8 @@ impl Session<'_> {
             self.waits_for_room(stamp, path);
         }
         self.client.cycle.put_off(id);
+        // A move of the node by another device must not record these bytes as agreed.
+        self.client.looks.remove(&id);
         self.client.held.insert(id);
     }
 

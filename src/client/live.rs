@@ -118,7 +118,6 @@ impl Client {
                 None => hinted,
             };
             let full = matches!(scope, Some(Scope::Full));
-            let start = Instant::now();
             match session.cycle(scope).await {
                 Err(error @ ClientError::Held { .. }) => {
                     if !std::mem::replace(&mut held, true) {
@@ -131,7 +130,7 @@ impl Client {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     held = false;
-                    let took = start.elapsed();
+                    let took = session.looking_took;
                     if ends_round {
                         session.client.twins.clear();
                         session.client.forget_settled_problems();

@@ -41,12 +41,12 @@ mod upload;
 pub use error::ClientError;
 pub use progress::{Phase, Progress};
 
-use crate::folder::{Disk, Folder, FolderError, State, Update};
+use crate::folder::{Cursor, Disk, Folder, FolderError, State, Update};
 use crate::model::counters::Counters;
 use crate::model::id_map::IdMap;
 use crate::model::{BlockHash, DeviceId, FileContent, IdSource, Name, NodeId, RelPath};
 use crate::tree::TreeNode;
-use crate::wire::Dial;
+use crate::wire::{Dial, Head};
 use cycle::{Agreed, Cycle};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -79,6 +79,9 @@ pub struct Config {
     pub news: Arc<dyn Fn(News) + Send + Sync>,
 }
 
+/// How it begins when this side's disk is full.
+const NO_ROOM_HERE: &str = "the disk of this folder is full";
+
 /// What happens, for whoever shows it.
 #[derive(Debug)]
 pub enum News {
@@ -100,6 +103,9 @@ pub enum News {
     Held(ClientError),
     /// The server does not know this folder's past: nothing is deleted, both sides are joined.
     Rejoining,
+    /// The folder is a copy of a synced one: so many files and folders that are missing or differ here are joined with the
+    /// share, and nothing is deleted.
+    Copied(usize),
     /// Files that an interrupted run had moved are in the folder again.
     Recovered(Vec<RelPath>),
     /// The state was damaged and set aside under this name; the folder joins as at first sync.
@@ -123,6 +129,8 @@ pub struct Client {
     cycle: Cycle,
     /// A save failed: the cycle has agreed on more than the state knows, and the cursor must not pass it.
     is_behind: bool,
+    /// The longest journal this session heard of: saved before nodes that may come from it.
+    met_head: Option<Cursor>,
     /// How files look on disk that differ from the base, until both sides agree.
     looks: HashMap<NodeId, crate::folder::Stamp>,
     /// Other names of hard links whose folders were looked at for this look of the file.
@@ -131,6 +139,8 @@ pub struct Client {
     roots: IdMap<u64, NodeId>,
     /// Nodes that cannot be read now; plans leave them alone.
     held: BTreeSet<NodeId>,
+    /// How often in a row each path could not be read.
+    unreadable: HashMap<RelPath, u32>,
     /// Nodes whose blocks the server turned out to lack.
     reupload: HashSet<NodeId>,
     /// Nodes that the user changed on disk, and that nobody has made durable since.
@@ -168,6 +178,7 @@ impl Client {
         if let Some(name) = loaded.set_aside {
             (config.news)(News::StateSetAside(name));
         }
+        state.starts_on(folder.disk());
         let mut ids = IdSource::new(config.seed);
         match &state.share {
             Some(found) if *found != config.share => {
@@ -180,6 +191,9 @@ impl Client {
             let share = Some(config.share.clone());
             state.save(vec![Update::Account { store: state.store, share, device: Some(device) }], true)?;
         }
+        if folder.is_copied() && !state.is_copied() {
+            state.save(vec![Update::Copied(true)], true)?;
+        }
         let recovered = folder.recover(&state, now_ns, &mut rescue_names(&config))?;
         if !recovered.put_back.is_empty() {
             (config.news)(News::Recovered(recovered.put_back));
@@ -190,10 +204,12 @@ impl Client {
             state,
             cycle: Cycle::new(ids),
             is_behind: false,
+            met_head: None,
             looks: HashMap::new(),
             twins: HashMap::new(),
             roots: IdMap::default(),
             held: BTreeSet::new(),
+            unreadable: HashMap::new(),
             reupload: HashSet::new(),
             unsynced: BTreeSet::new(),
             problems: BTreeMap::new(),
@@ -269,9 +285,26 @@ impl Client {
                 }
             }
         }
-        let saved = self.state.save(batch, durable);
+        let saved = self.save_nodes(batch, durable);
         self.is_behind |= saved.is_err();
         saved
+    }
+
+    /// Saves updates with nodes of the server's journal, after how long it was: if it turns out shorter at the next session,
+    /// it lost them.
+    fn save_nodes(&mut self, mut batch: Vec<Update>, durable: bool) -> Result<(), FolderError> {
+        let head = self.met_head.filter(|head| !batch.is_empty() && self.state.head() != Some(*head));
+        if let Some(head) = head {
+            batch.insert(0, Update::Head(head));
+        }
+        self.state.save(batch, durable)
+    }
+
+    /// The journal of the server is this long.
+    fn hear_of(&mut self, head: &Head) {
+        if self.met_head.is_none_or(|met| met.journal != head.journal || met.seq < head.seq) {
+            self.met_head = Some(Cursor { journal: head.journal, seq: head.seq, chain: head.chain });
+        }
     }
 
     fn put(&mut self, id: NodeId, node: TreeNode) -> Update {
@@ -296,8 +329,18 @@ impl Client {
 
     /// Everything is looked at again: what is still a problem is found again, and not said again.
     fn forget_settled_problems(&mut self) {
+        self.unreadable.retain(|path, _| self.problems.contains_key(&path.to_string()));
         let known: HashSet<String> = std::mem::take(&mut self.problems).into_values().collect();
         self.said.retain(|line| known.contains(line));
+    }
+
+    /// This disk has no room for a file. Said once for all such files, by the first of them.
+    fn has_no_room(&mut self, path: &str) {
+        let known = self.said.iter().find(|line| line.starts_with(NO_ROOM_HERE)).cloned();
+        let line = known.unwrap_or_else(|| {
+            format!("{NO_ROOM_HERE}: no room for {path} and maybe others; what does not fit waits, everything else is synced")
+        });
+        self.problem(NO_ROOM_HERE.to_owned(), line);
     }
 
     /// One more path that cannot be synced now; said once until it is settled.

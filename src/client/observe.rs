@@ -11,8 +11,9 @@ use crate::folder::watch::Hint;
 use crate::folder::{ShownPath, Stamp, Update};
 use crate::model::{Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::mass_delete;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// From this many files gone on, a scan waits until the burst is over and looks at everything, so that the guard sees
 /// the whole of it.
@@ -46,17 +47,43 @@ impl Session<'_> {
         let is_file = |id| base.get(id).is_some_and(|node| !node.state.kind.is_folder());
         let agreed = seen.gone.iter().filter(|id| is_file(**id) && cycle.is_deleted_there(**id)).count();
         let (missing, tracked) = (seen.missing.saturating_sub(agreed), seen.tracked.saturating_sub(agreed));
-        if let Some(held) = mass_delete(missing, tracked).filter(|_| !self.client.config.allow_mass_delete) {
+        let may_go = self.client.config.allow_mass_delete || self.client.state.is_copied();
+        if let Some(held) = mass_delete(missing, tracked).filter(|_| !may_go) {
             let folder = ShownPath::from(self.client.folder.path()).to_string();
             return Err(ClientError::Held { held, folder });
         }
-        self.take_in(seen, matches!(scope, Scope::Full)).await
+        let whole = matches!(scope, Scope::Full);
+        self.take_in(seen, whole).await?;
+        if whole && self.client.state.is_copied() {
+            self.join_copy()?;
+        }
+        Ok(())
+    }
+
+    /// In a copy of a synced folder what is missing may never have been copied, and what differs may be half of a file: neither
+    /// is anything that a user did. It is joined with the share like a folder that was never synced.
+    fn join_copy(&mut self) -> Result<(), ClientError> {
+        let client = &mut *self.client;
+        let differing: BTreeSet<NodeId> = client.cycle.local().keys().copied().collect();
+        let count = client.state.join_copy(&differing)?;
+        client.cycle.forget_local();
+        client.cycle.forget_remote();
+        client.looks.clear();
+        client.index_roots();
+        if count > 0 {
+            client.news(News::Copied(count));
+        }
+        self.inline_out.clear();
+        self.read_from_start();
+        Ok(())
     }
 
     fn look(&mut self, scope: &Scope) -> Result<Scan, ClientError> {
         let client = &mut *self.client;
         let (folder, state, cycle) = (&client.folder, &client.state, &mut client.cycle);
+        let start = Instant::now();
         let seen = folder.work().here(|| scan(folder, state, scope, cycle.ids()))?;
+        self.looking_took += start.elapsed();
         if matches!(scope, Scope::Full) {
             self.client.twins.clear();
             self.client.forget_settled_problems();
@@ -87,6 +114,7 @@ impl Session<'_> {
         self.client.looks.clear();
         self.client.held.clear();
         for problem in &seen.problems {
+            self.read_again_later(&problem.path);
             self.client.problem(problem.path.to_string(), problem.to_string());
         }
         if !seen.special.is_empty() && !self.client.told_special {
@@ -272,6 +300,7 @@ impl Session<'_> {
         match outcome {
             Outcome::Read { content, stamp, unrested } => {
                 self.client.progress.add_files(1);
+                self.client.unreadable.remove(path);
                 let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
                 if unrested {
                     self.look_again_soon(path);
@@ -288,6 +317,7 @@ impl Session<'_> {
             }
             Outcome::Unreadable(error) => {
                 self.client.held.insert(found.id);
+                self.read_again_later(path);
                 self.client.problem(path.to_string(), crate::client::error::line(&error));
             }
         }

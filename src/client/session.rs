@@ -1,5 +1,6 @@
 //! One session with the server: shake hands, poll, and cycles until both sides are equal.
 
+use super::cycle::Agreed;
 use super::{Client, ClientError, read};
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
@@ -21,6 +22,10 @@ const UNRESTED_ROUNDS_MAX: u32 = 10;
 const GARBLED_ROUNDS_MAX: u32 = 5;
 /// Rounds of a one-time sync in all.
 const ROUNDS_MAX: u32 = 1000;
+/// What cannot be read is tried again after this long, and then after twice as long each time.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
+/// That often.
+const REREADS_MAX: u32 = 6;
 
 /// An open session.
 pub(super) struct Session<'a> {
@@ -61,6 +66,8 @@ pub(super) struct Session<'a> {
     recognised: bool,
     /// A whole list was read in this session.
     listed: bool,
+    /// How long this cycle looked at the disk, without what it read and waited for.
+    pub(super) looking_took: Duration,
     /// Blocks that the server asks for.
     pub(super) repairs: super::repair::Repairs,
 }
@@ -71,7 +78,8 @@ impl<'a> Session<'a> {
         let server = client.config.server.clone();
         let link =
             client.config.dialer.dial(&server).await.map_err(|error| unreachable_or(error, &server))?;
-        let cursor = client.state.cursor.map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
+        let cursor = client.state.head().map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
+        let had_one = cursor.is_some();
         let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
         let mut hello =
             Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
@@ -84,7 +92,7 @@ impl<'a> Session<'a> {
         }
         let welcome = connection.welcome().clone();
         let other_store = client.state.store.is_some_and(|store| store != welcome.store);
-        if other_store || (client.state.cursor.is_some() && !welcome.cursor_known) {
+        if other_store || (had_one && !welcome.cursor_known) {
             client.rejoin()?;
         }
         if client.state.store != Some(welcome.store) {
@@ -93,6 +101,8 @@ impl<'a> Session<'a> {
         }
         client.cycle.forget_remote();
         client.is_behind = false;
+        client.met_head = None;
+        client.hear_of(&welcome.head);
         // Where the last session ended in between; what is not in the folder would look deleted.
         let mut names = super::rescue_names(&client.config);
         client.folder.put_back_parked(&|id| client.state.base.path_of(id), &mut names)?;
@@ -120,6 +130,7 @@ impl<'a> Session<'a> {
             must_poll: true,
             recognised: false,
             listed: false,
+            looking_took: Duration::ZERO,
             repairs: super::repair::Repairs::default(),
         };
         Ok((session, pushes))
@@ -137,6 +148,7 @@ impl<'a> Session<'a> {
             self.client.cycle.remote_changed(&self.client.state.base, page.nodes);
             self.at = page.next;
             if let Some(head) = page.head {
+                self.client.hear_of(&head);
                 self.head = head;
             }
             if page.complete {
@@ -146,6 +158,15 @@ impl<'a> Session<'a> {
                 return self.recognise();
             }
         }
+    }
+
+    /// Reads the share's list again, and looks at everything before anything is decided.
+    pub(super) fn read_from_start(&mut self) {
+        self.at = Position::START;
+        self.tombstones_after = Seq::ZERO;
+        self.must_poll = true;
+        self.again = true;
+        self.client.trigger.hint(Hint::Rescan);
     }
 
     /// Agrees on what this client had sent and the server has, although the answer never came.
@@ -162,12 +183,24 @@ impl<'a> Session<'a> {
         if recognised.is_empty() {
             return self.forget_sent();
         }
-        let batch = recognised.into_iter().map(|(index, (id, node))| match node {
-            Some(node) => Update::Put { id, node, stamp: flat.get(index).and_then(|(_, sent)| sent.stamp) },
-            None => Update::Remove(id),
-        });
-        let batch = batch.collect();
-        client.state.save(batch, false)?;
+        let (batch, agreed): (Vec<Update>, Vec<Agreed>) = recognised
+            .into_iter()
+            .map(|(index, (id, node))| {
+                let update = match node.clone() {
+                    Some(node) => {
+                        Update::Put { id, node, stamp: flat.get(index).and_then(|(_, sent)| sent.stamp) }
+                    }
+                    None => Update::Remove(id),
+                };
+                (update, (id, node))
+            })
+            .unzip();
+        // Also what the process before this one had sent: it may have ended before it synced the files.
+        agreed.iter().for_each(|(id, _)| client.made_by_user(*id));
+        if let Err(error) = client.sync_users(&agreed).and_then(|()| client.save_nodes(batch, false)) {
+            client.is_behind = true;
+            return Err(error.into());
+        }
         client.index_roots();
         // Differences from the base were seen against the old one.
         self.recognised = true;
@@ -205,6 +238,7 @@ impl<'a> Session<'a> {
         }
         let work = self.client.folder.work();
         let opened = work.here(|| super::pushed::open(self.client, &self.inline_in, &nodes, &blocks));
+        self.client.hear_of(&head);
         self.client.cycle.remote_changed(&self.client.state.base, nodes);
         for block in opened {
             if self.inline_in_bytes < INLINE_IN_BYTES_MAX {
@@ -240,6 +274,7 @@ impl<'a> Session<'a> {
         self.garbled = None;
         self.no_room.met = false;
         self.unrested = false;
+        self.looking_took = Duration::ZERO;
         self.left.clear();
         self.stays.clear();
         if self.must_poll {
@@ -302,15 +337,28 @@ impl<'a> Session<'a> {
 
     /// Has a file read again once it has rested.
     pub(super) fn look_again_soon(&mut self, path: &RelPath) {
-        let Some((parent, _)) = path.split_last() else { return };
         self.unrested = true;
-        if !self.once {
-            let trigger = self.client.trigger.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(read::UNRESTED + Duration::from_millis(50)).await;
-                trigger.hint(Hint::Dirty(parent));
-            });
+        self.look_again_after(read::UNRESTED + Duration::from_millis(50), path);
+    }
+
+    /// Has a path that cannot be read tried again: a disk that failed for a moment reports no change. Less and less often;
+    /// in the end the regular looks do.
+    pub(super) fn read_again_later(&mut self, path: &RelPath) {
+        let failures = self.client.unreadable.entry(path.clone()).or_default();
+        *failures += 1;
+        if *failures <= REREADS_MAX {
+            let pause = REREAD_PAUSE * 2_u32.pow(*failures - 1);
+            self.look_again_after(pause, path);
         }
+    }
+
+    fn look_again_after(&self, pause: Duration, path: &RelPath) {
+        let Some((parent, _)) = path.split_last().filter(|_| !self.once) else { return };
+        let trigger = self.client.trigger.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            trigger.hint(Hint::Dirty(parent));
+        });
     }
 
     /// Has a folder looked at again.

@@ -73,6 +73,18 @@ impl Disk {
         }
     }
 
+    /// Which run of the machine this is: another one after each power cut. All zeros where the system does not say.
+    pub fn boot(&self) -> [u8; 16] {
+        match self {
+            Self::Kernel => {
+                let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+                let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+                u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+            }
+            Self::Memory(disk) => u128::from(disk.boots()).to_be_bytes(),
+        }
+    }
+
     /// A disk in memory belongs to a simulated world, which has one thread.
     pub const fn work(&self) -> Work {
         match self {

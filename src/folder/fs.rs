@@ -243,6 +243,14 @@ impl Dir {
             Self::Memory(dir) => dir.free_bytes(),
         }
     }
+
+    /// True when a file keeps its inode for as long as it is there, also over mounts.
+    pub fn keeps_inodes(&self) -> bool {
+        match self {
+            Self::Kernel(dir) => dir.keeps_inodes(),
+            Self::Memory(_) => true,
+        }
+    }
 }
 
 impl From<std::fs::File> for File {

@@ -261,6 +261,15 @@ impl Dir {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// True when a file keeps its inode for as long as it is there, also over mounts. Not on FAT, and not for certain on
+    /// network and user filesystems.
+    pub fn keeps_inodes(&self) -> bool {
+        const GUESSED: [u32; 6] = [0x4d44, 0x2011_bab0, 0x6573_5546, 0x6969, 0xff53_4d42, 0xfe53_4d42];
+        let kind = |fd: OwnedFd| sys::fstatfs(fd).map_err(io::Error::from);
+        let kind = self.reopen().and_then(kind).map(|disk| i128::from(disk.f_type));
+        kind.is_ok_and(|kind| GUESSED.iter().all(|guessed| i128::from(*guessed) != kind & 0xffff_ffff))
+    }
+
     /// A descriptor that can be read and synced; the own one can only be looked up from.
     fn reopen(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -41,6 +41,12 @@ pub struct Recovered {
 }
 
 impl Folder {
+    /// True in a copy of a synced folder, or one that came back from a backup, until [`Folder::recover`]. Not on filesystems
+    /// that give out other inodes each time: there every start would look like it.
+    pub fn is_copied(&self) -> bool {
+        self.origin == super::Origin::Elsewhere && self.root.keeps_inodes()
+    }
+
     /// Cleans up after an earlier run, before the first scan. `now_ns` is the wall clock and decides only about the
     /// age of downloads; `names` as for [`Folder::sweep_trash`].
     pub fn recover(

@@ -7,7 +7,7 @@
 //! short file that looks like an edit of the user.
 
 use super::state_log::{self, StateLog};
-use super::{Folder, FolderError, Identity, Stamp, names};
+use super::{Disk, Folder, FolderError, Identity, Stamp, names};
 use crate::model::id_map::IdMap;
 use crate::model::{ChainHash, DeviceId, JournalId, NodeId, NodeState, Seq, StoreId};
 use crate::tree::{Tree, TreeNode};
@@ -45,6 +45,8 @@ pub enum Update {
     Look(NodeId, Stamp),
     /// Read up to here; `None` to read from the start again.
     Cursor(Option<Cursor>),
+    /// The journal was at least this long when the nodes that follow came from it.
+    Head(Cursor),
     /// Which share of which store this folder belongs to, and as which device.
     Account {
         /// The store.
@@ -75,6 +77,11 @@ pub enum Update {
     },
     /// The server refused what was sent last for this node, or it was never sent.
     Unsent(NodeId),
+    /// The machine has run since then without a stop, under this id. A power cut may have torn what was sent: it is not
+    /// known again.
+    Boot([u8; 16]),
+    /// The folder is a copy of a synced one, and what it lacks or has otherwise was not compared with the share yet.
+    Copied(bool),
 }
 
 /// What was sent for a node and not answered yet.
@@ -101,7 +108,7 @@ impl Update {
             | Self::Intend { id, .. }
             | Self::Sent { id, .. }
             | Self::Unsent(id) => Some(*id),
-            Self::Cursor(_) | Self::Account { .. } => None,
+            Self::Cursor(_) | Self::Head(_) | Self::Boot(_) | Self::Copied(_) | Self::Account { .. } => None,
         }
     }
 }
@@ -127,6 +134,12 @@ pub struct State {
     pub base: Tree,
     /// How far the journal was read.
     pub cursor: Option<Cursor>,
+    /// How long the journal was when nodes of the base came from it; the cursor may lag behind.
+    head: Option<Cursor>,
+    /// True in a copy of a synced folder until [`State::join_copy`].
+    copied: bool,
+    /// The run of the machine in which everything of `sent` was sent.
+    boot: Option<[u8; 16]>,
     /// The store.
     pub store: Option<StoreId>,
     /// The share's name.
@@ -217,6 +230,55 @@ impl State {
         self.looks.owners.get(&identity).copied().into_iter().chain(self.looks.others(identity))
     }
 
+    /// The end of the journal that the base may have nodes of. A server whose journal has it no more has lost its past, even
+    /// if it still has the cursor.
+    pub fn head(&self) -> Option<Cursor> {
+        let newer =
+            |head: &Cursor| self.cursor.is_none_or(|at| at.journal == head.journal && at.seq <= head.seq);
+        self.head.filter(newer).or(self.cursor)
+    }
+
+    /// Forgets what was sent before the machine last started. Call before anything is sent. A disk that is full does not
+    /// keep it from that: unsaved, it is forgotten once more the next time.
+    pub fn starts_on(&mut self, disk: &Disk) {
+        let boot = Update::Boot(disk.boot());
+        if self.boot == Some(disk.boot()) {
+            return;
+        }
+        if let Err(error) = self.save(vec![boot.clone()], false) {
+            tracing::debug!(%error, "start of the machine not saved");
+            self.apply(boot);
+        }
+    }
+
+    /// True when the folder is a copy of a synced one and nobody knows whether it is whole.
+    pub const fn is_copied(&self) -> bool {
+        self.copied
+    }
+
+    /// In a copy: forgets that `differing` nodes, and all below them, were ever agreed, and how far the journal was read. The
+    /// next sync joins them with the share, in which nothing is deleted. What is as it was stays agreed, so that nothing
+    /// that others deleted comes back. Returns how many nodes were forgotten.
+    ///
+    /// # Errors
+    /// As [`State::save`].
+    pub fn join_copy(&mut self, differing: &BTreeSet<NodeId>) -> Result<usize, FolderError> {
+        let is_below = |mut id: NodeId| loop {
+            if differing.contains(&id) {
+                return true;
+            }
+            match self.base.get(id) {
+                Some(node) => id = node.state.parent,
+                None => return false,
+            }
+        };
+        let gone: Vec<NodeId> = self.base.iter().map(|(id, _)| id).filter(|id| is_below(*id)).collect();
+        let count = gone.len();
+        let forgotten = gone.into_iter().map(Update::Remove);
+        self.save(forgotten.chain([Update::Cursor(None), Update::Copied(false)]).collect(), true)?;
+        Ok(count)
+    }
+
     /// What was sent and not answered, oldest first for each node.
     pub const fn sent(&self) -> &BTreeMap<NodeId, Vec<Sent>> {
         &self.sent
@@ -275,6 +337,13 @@ impl State {
                 self.intents.clear();
                 self.cursor = cursor;
             }
+            Update::Head(head) => self.head = Some(head),
+            Update::Copied(copied) => self.copied = copied,
+            Update::Boot(boot) => {
+                if self.boot.replace(boot) != Some(boot) {
+                    self.sent.clear();
+                }
+            }
             Update::Intend { id, node, stamp } => drop(self.intents.insert(id, (node, stamp))),
             Update::Sent { id, sent } => {
                 if self.sent.len() >= SENT_NODES_MAX && !self.sent.contains_key(&id) {
@@ -315,7 +384,17 @@ impl State {
         });
         let sent = self.sent.iter().flat_map(|(id, list)| list.iter().map(|sent| (*id, sent.clone())));
         let sent = sent.map(|(id, sent)| Update::Sent { id, sent });
-        [account, Update::Cursor(self.cursor)].into_iter().chain(nodes).chain(intents).chain(sent).collect()
+        let head = self.head.map(Update::Head);
+        let boot = self.boot.map(Update::Boot);
+        let copied = self.copied.then_some(Update::Copied(true));
+        let facts = head.into_iter().chain(boot).chain(copied);
+        [account, Update::Cursor(self.cursor)]
+            .into_iter()
+            .chain(facts)
+            .chain(nodes)
+            .chain(intents)
+            .chain(sent)
+            .collect()
     }
 }
 
@@ -385,7 +464,8 @@ impl Folder {
     pub fn forget_state(&self, old: State) -> Result<State, FolderError> {
         self.set_state_aside("forgotten")?;
         let mut state = self.new_state()?;
-        state.save(vec![Update::Account { store: None, share: old.share, device: old.device }], true)?;
+        let account = Update::Account { store: None, share: old.share, device: old.device };
+        state.save(std::iter::once(account).chain(old.boot.map(Update::Boot)).collect(), true)?;
         Ok(state)
     }
 

@@ -44,6 +44,9 @@ enum Line {
     Intend(NodeId, Seq, NodeState, Stamp),
     Sent(NodeId, Option<NodeState>, Option<Stamp>),
     Unsent(NodeId),
+    Head(Cursor),
+    Boot([u8; 16]),
+    Copied(bool),
 }
 
 impl From<&Update> for Line {
@@ -57,6 +60,9 @@ impl From<&Update> for Line {
             Update::Intend { id, node, stamp } => Self::Intend(*id, node.version, node.state.clone(), *stamp),
             Update::Sent { id, sent } => Self::Sent(*id, sent.state.clone(), sent.stamp),
             Update::Unsent(id) => Self::Unsent(*id),
+            Update::Head(head) => Self::Head(*head),
+            Update::Boot(boot) => Self::Boot(*boot),
+            Update::Copied(copied) => Self::Copied(*copied),
         }
     }
 }
@@ -76,6 +82,9 @@ impl From<Line> for Update {
             }
             Line::Sent(id, state, stamp) => Self::Sent { id, sent: Sent { state, stamp } },
             Line::Unsent(id) => Self::Unsent(id),
+            Line::Head(head) => Self::Head(head),
+            Line::Boot(boot) => Self::Boot(boot),
+            Line::Copied(copied) => Self::Copied(copied),
         }
     }
 }

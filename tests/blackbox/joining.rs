@@ -250,3 +250,40 @@ fn a_copied_folder_does_not_bring_back_what_others_replaced_or_deleted() {
         assert_eq!(b.read("doc.txt"), b"v2");
     }
 }
+
+#[test]
+fn half_a_copy_of_a_synced_folder_deletes_and_truncates_nothing() {
+    let world = World::new();
+    let (a, b, copy) = (world.folder("a"), world.folder("b"), world.folder("copy"));
+    for i in 0..100 {
+        a.write(format!("f{i}"), format!("content {i}"));
+    }
+    a.write("d/deep/file", "below");
+    a.write("gone.txt", "deleted by b later");
+    world.sync_all(&[&a, &b]);
+    // A copy that was broken off: some files, half of one, and the whole private part.
+    for name in [".dropblock", "f1", "f20", "gone.txt"] {
+        let status =
+            std::process::Command::new("cp").arg("-a").arg(a.path().join(name)).arg(copy.path()).status();
+        assert!(status.unwrap().success());
+    }
+    copy.write("f20", "con");
+    copy.write("new.txt", "made in the copy");
+    b.remove("gone.txt");
+    world.sync_all(&[&b]);
+
+    let said = world.once(&copy).stderr;
+    assert!(said.contains("this is a copy of a synced folder"), "{said}");
+    let tree = world.sync_all(&[&a, &b, &copy]);
+    for i in 0..100 {
+        assert_eq!(tree.content(&format!("f{i}")).unwrap_or_default(), format!("content {i}"));
+    }
+    assert_eq!(tree.content("d/deep/file").as_deref(), Some("below"));
+    assert_eq!(tree.content("new.txt").as_deref(), Some("made in the copy"));
+    assert_eq!(tree.content("gone.txt"), None, "what was whole and is deleted elsewhere goes");
+    assert!(tree.names().iter().any(|name| name.starts_with("f20 (conflict from")), "{:?}", tree.names());
+    // From now on it is a folder like any other.
+    copy.remove("f1");
+    let tree = world.sync_all(&[&copy, &a]);
+    assert_eq!(tree.content("f1"), None);
+}

@@ -336,9 +336,9 @@ fn cut_power(machine: &MemoryDisk, shared: &mut Shared, saves: &Saves, trace: &T
             saves.lost_power(*content);
         }
     }
-    for (content, path) in after {
+    for (content, path) in places_after.difference(&places_before) {
         let is_private = path.names().get(1).is_some_and(Name::is_private_dir);
-        if before.contains_key(&content) || saves.is_known(content) {
+        if saves.is_known(*content) {
             continue;
         }
         let full = [b"/".as_slice(), path.to_os_path().as_os_str().as_bytes()].concat();
@@ -349,7 +349,7 @@ fn cut_power(machine: &MemoryDisk, shared: &mut Shared, saves: &Saves, trace: &T
         trace.say(&format!("      torn with the power: {path} {content:016x}, by the user: {by_user}"));
         // What a client placed must not come out torn; if it does, nobody may ever get it (R9).
         if by_user {
-            saves.torn(content);
+            saves.torn(*content);
         }
     }
 }

@@ -3,10 +3,11 @@
 use super::dice::{Dice, Trace};
 use super::saves::{Content, Saves, of_file, of_link};
 use dropblock::folder::fs::{self, Dir, File};
-use dropblock::folder::{Disk, EntryKind, MemoryDisk};
+use dropblock::folder::{Disk, EntryKind, MemoryDisk, Meta};
 use dropblock::model::{Name, RelPath};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use tokio::time::{Duration, Instant};
 
@@ -278,13 +279,31 @@ impl User {
 
     fn patch(&mut self) -> Done {
         let (path, dir, name) = self.some_file()?;
-        let Some((old, _)) = read(&dir, &name)? else { return Ok("nothing".to_owned()) };
+        let Some((old, meta)) = read(&dir, &name)? else { return Ok("nothing".to_owned()) };
         let mut new = old.clone();
         self.change_same_size(&mut new);
-        dir.open_own(&name)?.write_all_at(&new, 0)?;
+        let file = dir.open_own(&name)?;
+        // A client knows when it placed a file: in that same tick of a coarse clock nothing would tell an edit of the same
+        // size apart.
+        if !self.wrote(&path) && !self.has_ticked(&file, &meta)? {
+            return Ok(format!("waits for the clock before {path} is patched"));
+        }
+        file.write_all_at(&new, 0)?;
         self.gone(&old, &format!("patched {path}"));
         self.save(new.clone(), &format!("patched {path}"), "");
         Ok(format!("patches {path}, now {:016x}", of_file(&new)))
+    }
+
+    /// True when the bytes of a file are this user's work, not a client's.
+    fn wrote(&self, path: &RelPath) -> bool {
+        let full = [FOLDER.as_bytes(), b"/", path.to_os_path().as_os_str().as_bytes()].concat();
+        self.disk.writer_of(&full).is_some_and(|writer| self.was(writer))
+    }
+
+    /// True when a change of the file shows in its times, by now.
+    fn has_ticked(&self, file: &File, before: &Meta) -> io::Result<bool> {
+        fs::set_file_mode(file, before.mode)?;
+        Ok(fs::meta_of_file(file)?.stamp.ctime_ns != before.stamp.ctime_ns)
     }
 
     fn change_same_size(&mut self, bytes: &mut [u8]) {
@@ -432,8 +451,7 @@ impl User {
         self.change_same_size(&mut new);
         let file = dir.open_own(&name)?;
         // Within one tick of the clock, or while it stands, nothing would tell that the file was written to.
-        fs::set_file_mode(&file, meta.mode)?;
-        if fs::meta_of_file(&file)?.stamp.ctime_ns == meta.stamp.ctime_ns {
+        if !self.has_ticked(&file, &meta)? {
             return Ok(format!("waits for the clock before {path} is edited"));
         }
         file.write_all_at(&new, 0)?;

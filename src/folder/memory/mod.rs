@@ -99,6 +99,7 @@ struct Control {
     watchers: Vec<(u32, Report)>,
     deaf: bool,
     calls: u64,
+    boots: u64,
 }
 
 impl std::fmt::Debug for MemoryDisk {
@@ -146,8 +147,14 @@ impl MemoryDisk {
         control.dead.extend(0..=processes);
         control.watchers.clear();
         control.fault = None;
+        control.boots += 1;
         drop(control);
         self.inner().lose_power();
+    }
+
+    /// How often it lost power.
+    pub fn boots(&self) -> u64 {
+        self.control().boots
     }
 
     /// Makes everything durable, as the system does by itself after a while.
