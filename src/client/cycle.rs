@@ -201,13 +201,14 @@ impl Cycle {
         let mut skip = held.clone();
         let disk = self.disk(base);
         for id in skip.clone() {
-            let mut at = disk.state(id).map(|state| state.parent);
-            while let Some(folder) = at.filter(|folder| *folder != NodeId::ROOT) {
+            let Some(parent) = disk.state(id).map(|state| state.parent) else { continue };
+            // Also a folder that is not in the base any more.
+            let above = base.upwards(parent).map(|(folder, _)| folder).chain([parent]);
+            for folder in above.filter(|folder| *folder != NodeId::ROOT) {
                 let gone_there = self.remote.get(&folder).is_some_and(|node| node.state.is_none());
                 if gone_there || disk.state(folder).is_none() {
                     skip.insert(folder);
                 }
-                at = base.get(folder).map(|node| node.state.parent);
             }
         }
         skip

@@ -270,13 +270,8 @@ fn past_has_content(past: &PastNode) -> bool {
 }
 
 fn path_below(tree: &Tree, top: NodeId, id: NodeId, path: &RelPath) -> RelPath {
-    let (mut names, mut at) = (Vec::new(), id);
-    while at != top
-        && let Some(node) = tree.get(at)
-    {
-        names.push(node.state.name.clone());
-        at = node.state.parent;
-    }
+    let names: Vec<&Name> =
+        tree.upwards(id).take_while(|(at, _)| *at != top).map(|(_, node)| &node.state.name).collect();
     names.iter().rev().fold(path.clone(), |path, name| path.join(name))
 }
 

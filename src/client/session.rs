@@ -7,7 +7,7 @@ use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Sent, Stamp, Update};
 use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
-use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes};
+use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes, WireError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -79,7 +79,6 @@ impl<'a> Session<'a> {
         let link =
             client.config.dialer.dial(&server).await.map_err(|error| unreachable_or(error, &server))?;
         let cursor = client.state.head().map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
-        let had_one = cursor.is_some();
         let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
         let mut hello =
             Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
@@ -92,7 +91,9 @@ impl<'a> Session<'a> {
         }
         let welcome = connection.welcome().clone();
         let other_store = client.state.store.is_some_and(|store| store != welcome.store);
-        if other_store || (had_one && !welcome.cursor_known) {
+        // Also when it says that it knows, and shows a head from before.
+        let knows = |at: Head| welcome.cursor_known && welcome.head.may_follow(&at);
+        if other_store || cursor.is_some_and(|at| !knows(at)) {
             client.rejoin()?;
         }
         if client.state.store != Some(welcome.store) {
@@ -145,6 +146,9 @@ impl<'a> Session<'a> {
         loop {
             let page =
                 self.connection.poll(self.at, limits::NODES_PER_PAGE_MAX, self.tombstones_after).await?;
+            if page.head.is_some_and(|head| !head.may_follow(&self.head)) {
+                return Err(WireError::OtherPast.into());
+            }
             self.client.cycle.remote_changed(&self.client.state.base, page.nodes);
             self.at = page.next;
             if let Some(head) = page.head {

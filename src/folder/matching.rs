@@ -182,19 +182,9 @@ impl<'a> Matching<'a> {
 
     /// True for a node that is not in its place: itself or a folder above it is missing.
     fn has_left(&self, id: NodeId) -> bool {
-        let mut at = id;
-        loop {
-            if self.claimed.contains(&at) {
-                return false;
-            }
-            if self.missing.contains(&at) {
-                return true;
-            }
-            match self.state.base.get(at) {
-                Some(node) => at = node.state.parent,
-                None => return false,
-            }
-        }
+        let mut above = self.state.base.upwards(id).map(|(id, _)| id);
+        let decided = above.find(|at| self.claimed.contains(at) || self.missing.contains(at));
+        decided.is_some_and(|at| !self.claimed.contains(&at))
     }
 
     /// Matches a name with a node that left its place. `false` when there is none.

@@ -213,16 +213,15 @@ impl<'a> Planner<'a> {
 
     /// Where something inside the place is now.
     fn path_now(&self, id: NodeId) -> RelPath {
-        let (mut names, mut at) = (Vec::new(), id);
+        let mut names = Vec::new();
         let top = self.inside.first().filter(|_| self.restore.place.is_some());
         let mut path = RelPath::root();
-        while let Some(node) = self.restore.now.get(at) {
+        for (at, node) in self.restore.now.upwards(id) {
             if Some(&at) == top {
                 path = self.restore.place.as_ref().map(|place| place.path.clone()).unwrap_or_default();
                 break;
             }
             names.push(&node.state.name);
-            at = node.state.parent;
         }
         names.iter().rev().fold(path, |path, name| path.join(name))
     }

@@ -297,11 +297,7 @@ impl<R: AsyncRead + Unpin> Running<R> {
                 biased;
                 _ = draining.wait_for(|draining| *draining) => return End::Drain,
                 () = &mut revoked => return End::Fault(gate::revoked(session.id)),
-                written = writing.join_next() => return match written {
-                    Some(Ok(Err(error))) => End::Fault(error),
-                    Some(Err(panic)) => End::Panic(panic),
-                    Some(Ok(Ok(()))) | None => End::Client,
-                },
+                written = writing.join_next() => return written_to_end(written),
                 Some(done) = self.requests.join_next() => match done {
                     Ok(Ok(()) | Err(Fault::Request(..))) => continue,
                     Ok(Err(Fault::Session(error))) => return End::Fault(error),
@@ -311,11 +307,21 @@ impl<R: AsyncRead + Unpin> Running<R> {
                 frame = tokio::time::timeout(silence, self.reader.next()) => frame,
             };
             match frame {
-                Ok(Ok(Some(frame))) => match self.begin(frame).await {
-                    Ok(Goes::On) => {}
-                    Ok(Goes::Away) => return End::Client,
-                    Err(error) => return End::Fault(error),
-                },
+                Ok(Ok(Some(frame))) => {
+                    // A client that does not read its answers can make this wait for long.
+                    let begun = tokio::select! {
+                        biased;
+                        _ = draining.wait_for(|draining| *draining) => return End::Drain,
+                        () = &mut revoked => return End::Fault(gate::revoked(session.id)),
+                        written = writing.join_next() => return written_to_end(written),
+                        begun = self.begin(frame) => begun,
+                    };
+                    match begun {
+                        Ok(Goes::On) => {}
+                        Ok(Goes::Away) => return End::Client,
+                        Err(error) => return End::Fault(error),
+                    }
+                }
                 Ok(Ok(None)) => return End::Client,
                 Ok(Err(error)) => return End::Fault(error),
                 // A large frame on a slow link is no silence.
@@ -358,7 +364,12 @@ impl<R: AsyncRead + Unpin> Running<R> {
 
     /// Finishes what is under way, says goodbye, writes what is queued, and listens a moment longer.
     async fn finish(mut self, mut writing: JoinSet<Result<(), WireError>>, code: ErrorCode, text: &str) {
-        let patience = Duration::from_millis(FINISH_MS_MAX);
+        // Whoever may stay no longer finishes nothing either.
+        let is_out = code == ErrorCode::Auth;
+        let patience = Duration::from_millis(if is_out { LINGER_MS_MAX } else { FINISH_MS_MAX });
+        if is_out {
+            self.requests.abort_all();
+        }
         let _ = tokio::time::timeout(patience, async {
             while let Some(done) = self.requests.join_next().await {
                 // The others were cancelled, because the server ends at once.
@@ -381,6 +392,15 @@ impl<R: AsyncRead + Unpin> Running<R> {
         let _ = tokio::time::timeout(patience, writing.join_next()).await;
         let linger = self.reader.discard_rest(LINGER_BYTES_MAX);
         let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), linger).await;
+    }
+}
+
+/// The writer has ended: why the session does.
+fn written_to_end(written: Option<Result<Result<(), WireError>, JoinError>>) -> End {
+    match written {
+        Some(Ok(Err(error))) => End::Fault(error),
+        Some(Err(panic)) => End::Panic(panic),
+        Some(Ok(Ok(()))) | None => End::Client,
     }
 }
 

@@ -130,6 +130,13 @@ impl Tree {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
 
+    /// A node and the folders above it, innermost first, without the root. Never more than a path may have: while only a
+    /// part of a change is agreed on, folders may lie in each other, and a server may have made its tree up.
+    pub fn upwards(&self, id: NodeId) -> impl Iterator<Item = (NodeId, &TreeNode)> {
+        let above = |(_, node): &(NodeId, &TreeNode)| Some((node.state.parent, self.get(node.state.parent)?));
+        std::iter::successors(self.get(id).map(|node| (id, node)), above).take(limits::PATH_DEPTH_MAX)
+    }
+
     /// The path of a node; `None` when it or a folder above it is absent.
     pub fn path_of(&self, id: NodeId) -> Option<RelPath> {
         let mut names = Vec::new();
@@ -156,6 +163,10 @@ impl Tree {
         let mut found: Vec<NodeId> = self.children(id).map(|(_, child)| child).collect();
         let mut next = 0;
         while let Some(at) = found.get(next).copied() {
+            // A folder inside itself would be listed for ever.
+            if found.len() > self.nodes.len() {
+                break;
+            }
             found.extend(self.children(at).map(|(_, child)| child));
             next += 1;
         }
@@ -167,6 +178,20 @@ impl Tree {
 mod tests {
     use super::*;
     use crate::model::Kind;
+
+    #[test]
+    fn folders_that_lie_in_each_other_are_walked_to_an_end() {
+        let mut tree = Tree::new();
+        let (a, b) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
+        for (id, parent) in [(a, b), (b, a)] {
+            let mut node = at("x");
+            node.state.parent = parent;
+            tree.insert(id, node);
+        }
+        assert_eq!(tree.upwards(a).count(), limits::PATH_DEPTH_MAX);
+        assert!(tree.descendants(a).len() <= 3);
+        assert_eq!(tree.path_of(a), None);
+    }
 
     fn at(name: &str) -> TreeNode {
         let state =

@@ -180,6 +180,9 @@ pub enum WireError {
         /// One per block that was sent.
         which: Vec<bool>,
     },
+    /// The server shows a journal that cannot be a continuation of what it showed before.
+    #[error("the server's past is not what it was: it was put back, or shows a different one to others")]
+    OtherPast,
     /// The connection had ended already, for this reason.
     #[error("connection lost: {0}")]
     Lost(#[source] Arc<WireError>),
@@ -202,7 +205,7 @@ impl WireError {
             Self::FrameTooLarge { .. } => ErrorCode::FrameTooLarge,
             Self::Pack(_) => ErrorCode::BadBlock,
             Self::OverLimit(_) => ErrorCode::OverLimit,
-            Self::Unexpected(_) => ErrorCode::Unexpected,
+            Self::Unexpected(_) | Self::OtherPast => ErrorCode::Unexpected,
             Self::Version { .. } => ErrorCode::Version,
             Self::Feature { .. } => ErrorCode::Feature,
             Self::Auth | Self::Stranger(_) | Self::OtherServer { .. } | Self::OldServer => ErrorCode::Auth,
@@ -219,7 +222,8 @@ impl WireError {
     /// True when connecting again (or asking again) may help without a change on this side.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Ended | Self::Truncated => true,
+            // Of another past the next welcome tells, and both sides are joined anew.
+            Self::Io(_) | Self::Ended | Self::Truncated | Self::OtherPast => true,
             Self::Lost(reason) => reason.is_retryable(),
             other => other.code().is_retryable(),
         }

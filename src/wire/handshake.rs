@@ -184,6 +184,14 @@ impl Welcome {
     }
 }
 
+impl Head {
+    /// False when the journal cannot have come here from `earlier`: it is another, shorter, or has another past.
+    pub fn may_follow(&self, earlier: &Self) -> bool {
+        let same = self.seq == earlier.seq;
+        self.journal == earlier.journal && self.seq >= earlier.seq && (!same || self.chain == earlier.chain)
+    }
+}
+
 /// What both sides agreed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Agreed {
