@@ -15,3 +15,5 @@ mod liar;
 mod lies;
 #[path = "hostile/swaps.rs"]
 mod swaps;
+#[path = "hostile/wall.rs"]
+mod wall;

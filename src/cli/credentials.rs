@@ -10,6 +10,7 @@
 //! A file counts only if it is a plain file of this user that nobody else can read, in a folder of this user that nobody
 //! else can write (in `/tmp`: not even read). The content is the same everywhere and always, made from the server's key.
 
+use super::wall::May;
 use crate::auth::{Fingerprint, Secret};
 use rustix::process::geteuid;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -164,6 +165,22 @@ pub fn leave(server: &Fingerprint, secret: &Secret) -> Result<(), String> {
         }
     }
     if left > 0 { Ok(()) } else { Err(why.join("; ")) }
+}
+
+/// Makes the places, and says what a server that is walled in needs of the disk: what to write in, and where folders come
+/// and go.
+pub fn prepare() -> Vec<(PathBuf, May)> {
+    let mut needs = Vec::new();
+    for place in places() {
+        if place.make().is_err() {
+            continue;
+        }
+        if let Some(parent) = place.path.parent().filter(|_| place.fleeting) {
+            needs.push((parent.to_owned(), May::MakeFolders));
+        }
+        needs.push((place.path, May::Write));
+    }
+    needs
 }
 
 /// The server stops: nothing stays in places that are not this user's home.

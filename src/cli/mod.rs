@@ -24,6 +24,7 @@ mod stats;
 mod sync;
 mod tend;
 mod text;
+pub mod wall;
 mod when;
 
 pub use failure::{Exit, Failure};

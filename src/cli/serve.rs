@@ -3,6 +3,7 @@
 use super::failure::{Exit, Failure, causes};
 use super::keyring::TlsArg;
 use super::text::{self, Voice};
+use super::wall::{self, May};
 use super::{credentials, identity};
 use crate::auth::{Fingerprint, Secret};
 use crate::folder::{self, ShownPath};
@@ -41,9 +42,19 @@ pub struct Args {
 /// The server's credential is left anew this often, should somebody have cleared the place.
 const LEAVE: Duration = Duration::from_secs(60);
 
+/// Connections that may wait to be accepted.
+const CONNECTIONS_WAIT: i32 = 1024;
+
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    // First the port: nothing is left behind when it is taken.
+    let listener = listen(args.listen)
+        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
+    refuse_inside_ours(&args.store)?;
+    // Whatever is written from here on is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    wall_in(&args.store);
     let runtime = super::runtime()?;
-    let run = runtime.block_on(open_and_serve(&args, voice));
+    let run = runtime.block_on(open_and_serve(&args, listener, voice));
     // A store that is still being opened is not waited for: it may take minutes, and can be left at any point.
     runtime.shutdown_timeout(if matches!(run, Ok(None)) { Duration::ZERO } else { Duration::from_secs(2) });
     if let Some((store, served)) = run? {
@@ -56,19 +67,33 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Binds the port, before there are threads: they would be outside of the wall.
+fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    // The library's own number is too small for a crowd.
+    rustix::net::listen(&listener, CONNECTIONS_WAIT)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// From here on this process writes only in the store, and where it leaves its credential.
+fn wall_in(store: &Path) {
+    // It has to be there for the wall. Whatever is wrong with it, opening it says so.
+    let _ = std::fs::create_dir(store);
+    let needs = credentials::prepare();
+    let needs = needs.iter().map(|(path, may)| (path.as_path(), *may));
+    wall::raise(&needs.chain([(store, May::Write)]).collect::<Vec<_>>());
+}
+
 /// Opens the store and serves it until it is to stop. `None`: it was to stop before the store was open.
 async fn open_and_serve(
     args: &Args,
+    listener: std::net::TcpListener,
     voice: Voice,
 ) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
     let mut stop = Box::pin(super::stop_signal()?);
-    // First the port: nothing is left behind when it is taken.
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
-    refuse_inside_ours(&args.store)?;
-    // Whatever is written from here on is for this user alone.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let listener =
+        tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let path = args.store.clone();
     let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));

@@ -4,6 +4,7 @@ use super::failure::{Exit, Failure, causes};
 use super::keyring::{self, TlsArg};
 use super::progress::Display;
 use super::text::{self, Voice};
+use super::wall::{self, May};
 use crate::client::{Client, ClientError, Config, Done, News};
 use crate::folder::FolderError;
 use crate::folder::fs::raise_open_files;
@@ -57,6 +58,9 @@ pub struct Args {
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     refuse_store(&args.folder)?;
+    // It has to be there for the wall. Whatever is wrong with it, opening it says so.
+    let _ = std::fs::create_dir(&args.folder);
+    wall::raise(&[(&args.folder, May::Write)]);
     let runtime = super::runtime()?;
     let ended = runtime.block_on(sync(args, voice));
     // A read that hangs on a dead disk must not keep the process.
