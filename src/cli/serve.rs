@@ -92,8 +92,7 @@ async fn open_and_serve(
     voice: Voice,
 ) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
     let mut stop = Box::pin(super::stop_signal()?);
-    let listener =
-        tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let path = args.store.clone();
     let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));

@@ -31,6 +31,7 @@ pub mod meta;
 mod names;
 pub mod nearby;
 pub mod private;
+pub mod probe;
 pub mod recover;
 pub mod scan;
 pub mod sketches;

@@ -287,6 +287,12 @@ fn parse(bytes: &[u8]) -> Option<Book> {
     if body_ok { codec::decode(rest).ok() } else { None }
 }
 
+/// True for what stands in the file between its version and its checksum. For whoever feeds it any bytes (`fuzz/`).
+pub fn probe(bytes: &[u8]) -> bool {
+    let body = [MAGIC.as_slice(), &VERSION.to_le_bytes(), bytes].concat();
+    parse(&[body.as_slice(), &checksum8(&[&body])].concat()).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

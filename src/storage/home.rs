@@ -104,8 +104,12 @@ fn text(id: StoreId) -> String {
 }
 
 fn read(path: &Path) -> Result<StoreId> {
+    parse(&std::fs::read_to_string(path).at("read", path)?, path)
+}
+
+/// The text of the file at `path`.
+pub(super) fn parse(text: &str, path: &Path) -> Result<StoreId> {
     let damaged = || StorageError::Damaged { path: path.to_owned(), offset: 0 };
-    let text = std::fs::read_to_string(path).at("read", path)?;
     let value = |key: &str| {
         text.lines().find_map(|line| {
             let (name, value) = line.split_once('=')?;

@@ -45,6 +45,7 @@ mod memory;
 mod pack_file;
 mod packs;
 mod pending;
+pub mod probe;
 mod reach;
 mod readers;
 mod recover;

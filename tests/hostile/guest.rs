@@ -5,9 +5,7 @@ use crate::support::world::World;
 use bytes::Bytes;
 use dropblock::auth::{DeviceKey, Fingerprint, Secret};
 use dropblock::model::DeviceId;
-use dropblock::wire::{
-    Dial, FrameReader, Hello, Keyring, Message, Pin, SecureDialer, Tls, WireError,
-};
+use dropblock::wire::{Dial, FrameReader, Hello, Keyring, Message, Pin, SecureDialer, Tls, WireError};
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,7 +80,8 @@ impl Guest {
 
     /// The next answer; `None` at the end.
     pub async fn next(&mut self) -> Option<(u32, Message, Bytes)> {
-        let frame = tokio::time::timeout(PATIENCE, self.reader.next()).await.expect("takes too long").ok()??;
+        let frame =
+            tokio::time::timeout(PATIENCE, self.reader.next()).await.expect("takes too long").ok()??;
         Some((frame.request, frame.whole_message().unwrap().0, frame.payload))
     }
 

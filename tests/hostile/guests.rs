@@ -55,7 +55,10 @@ fn offences() -> BTreeMap<&'static str, Vec<u8>> {
         let what = ["changes", "hashes", "wants", "a path", "shrunk bytes"][usize::from(variant % 5)];
         let _ = bad.insert(what, head(&list(variant, 1 << 62)));
     }
-    bad.insert("more hashes than allowed", say(1, &Message::Have { hashes: vec![BlockHash::NONE; 4097] }, &[]));
+    bad.insert(
+        "more hashes than allowed",
+        say(1, &Message::Have { hashes: vec![BlockHash::NONE; 4097] }, &[]),
+    );
     bad.insert("no hashes", say(1, &Message::Have { hashes: vec![] }, &[]));
     let bases = Message::WantBlocks { hashes: vec![BlockHash::NONE; 2], bases: vec![BlockHash::NONE] };
     bad.insert("bases that do not pair", say(1, &bases, &[]));
@@ -70,7 +73,8 @@ fn offences() -> BTreeMap<&'static str, Vec<u8>> {
     bad.insert("a pack that ends early", say(1, &message, &payload[..50]));
     bad.insert("fewer blocks than said", say(1, &Message::PutBlocks { count: 2 }, &payload));
     bad.insert("no blocks", say(1, &Message::PutBlocks { count: 0 }, &[]));
-    let garbage = SealedBlock { codec: Codec::Zstd, plain_len: 9000, base: None, payload: vec![7; 100].into() };
+    let garbage =
+        SealedBlock { codec: Codec::Zstd, plain_len: 9000, base: None, payload: vec![7; 100].into() };
     bad.insert("what does not unpack", say(1, &put(&[]).0, &pack::encode(&[garbage]).concat()));
     let bomb: Bytes = zstd::bulk::compress(&vec![0; 256 << 20], 3).unwrap().into();
     let bombs: Vec<_> = (0..40)
@@ -154,7 +158,8 @@ fn a_block_cannot_be_stored_under_the_name_of_another() {
 async fn deaf(mut guest: Guest, stop: Arc<AtomicBool>) {
     let pings: Vec<u8> = (1..2000u32).flat_map(|n| say(n, &Message::Ping, &[])).collect();
     while !stop.load(Ordering::Relaxed) {
-        let sent = tokio::time::timeout(std::time::Duration::from_millis(100), guest.writer.write_all(&pings));
+        let sent =
+            tokio::time::timeout(std::time::Duration::from_millis(100), guest.writer.write_all(&pings));
         if matches!(sent.await, Ok(Err(_))) {
             return;
         }
@@ -286,7 +291,9 @@ fn a_greedy_client_is_never_far_ahead_of_the_others() {
                 loop {
                     match guest.next().await {
                         Some((0, ..)) => {}
-                        Some((_, Message::Committed { refused, .. }, _)) => break assert!(refused.is_empty()),
+                        Some((_, Message::Committed { refused, .. }, _)) => {
+                            break assert!(refused.is_empty());
+                        }
                         other => panic!("{other:?}"),
                     }
                 }
@@ -308,7 +315,8 @@ fn a_device_that_does_not_listen_is_cut_off_as_soon_as_it_is_revoked() {
     a.write("large", large.bytes());
     world.sync(&a);
     let (addr, dialer) = (world.addr(), dialer(&world, 40));
-    let listed = |world: &World| world.run(["devices", "--store", world.store().to_str().unwrap()]).code(0).stdout;
+    let listed =
+        |world: &World| world.run(["devices", "--store", world.store().to_str().unwrap()]).code(0).stdout;
     Runtime::new().unwrap().block_on(async {
         let mut guest = Guest::open(&dialer, addr).await;
         let want = Message::WantBlocks { hashes: vec![large.hash(); 4096], bases: vec![] };

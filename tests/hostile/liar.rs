@@ -83,10 +83,8 @@ impl Liar {
         let runtime = Runtime::new().unwrap();
         let honest = runtime.block_on(honest());
         let tongue: Arc<Mutex<Box<dyn Tongue>>> = Arc::new(Mutex::new(Box::new(Honest)));
-        let (honest, listener) = (
-            Arc::new(Mutex::new(honest)),
-            runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap(),
-        );
+        let (honest, listener) =
+            (Arc::new(Mutex::new(honest)), runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap());
         let addr = listener.local_addr().unwrap();
         let (talks, truth) = (tongue.clone(), honest.clone());
         runtime.spawn(async move {
@@ -130,7 +128,8 @@ impl Liar {
     pub fn with_files(&self, files: &[(&str, &Block)]) {
         self.behind(async |connection, _| {
             for (name, block) in files {
-                let change = Change { id: id(name), base: Seq::ZERO, state: Some(file(NodeId::ROOT, name, block)) };
+                let change =
+                    Change { id: id(name), base: Seq::ZERO, state: Some(file(NodeId::ROOT, name, block)) };
                 let refused = connection.commit(vec![change], &[seal(block)]).await.unwrap().refused;
                 assert!(refused.is_empty(), "{refused:?}");
             }

@@ -1,9 +1,7 @@
 //! A server that lies to real clients: nothing outside the folder changes, no wrong byte becomes a file, the lie is named
 //! in one line, and as soon as the truth is told both sides are equal.
 
-use crate::liar::{
-    Liar, Script, Tongue, file, folder, frame, head, id, link, name, node, random, say, seal,
-};
+use crate::liar::{Liar, Script, Tongue, file, folder, frame, head, id, link, name, node, random, say, seal};
 use crate::support::disk::Folder;
 use crate::support::process::Outcome;
 use crate::support::tree::Tree;
@@ -77,8 +75,26 @@ fn with_name(message: &Message, old: &[u8], new: &[u8]) -> Vec<u8> {
 fn ways_out(victim: &Path) -> Vec<Vec<u8>> {
     let absolute = victim.join("passwd").into_os_string().into_encoded_bytes();
     let mut ways: Vec<Vec<u8>> = [
-        &b""[..], b".", b"..", b"/", b"//", b"../x", b"../victim/passwd", b"a/../../victim/passwd", b"a//b",
-        b"./x", b"x/", b"/etc/x", b"x/y", b"..//", b"a\0b", b"\0", b"passwd\0.txt", b"../", b"/..", b"sub/..",
+        &b""[..],
+        b".",
+        b"..",
+        b"/",
+        b"//",
+        b"../x",
+        b"../victim/passwd",
+        b"a/../../victim/passwd",
+        b"a//b",
+        b"./x",
+        b"x/",
+        b"/etc/x",
+        b"x/y",
+        b"..//",
+        b"a\0b",
+        b"\0",
+        b"passwd\0.txt",
+        b"../",
+        b"/..",
+        b"sub/..",
     ]
     .map(<[u8]>::to_vec)
     .into();
@@ -120,7 +136,20 @@ fn names_that_lead_outside_end_the_session_and_nothing_is_written() {
 #[test]
 fn every_ugly_name_is_refused_or_stays_one_name() {
     let parts: [&[u8]; 14] = [
-        b"", b".", b"..", b"/", b"\\", b"\0", b"a", b":", b"~", b"$HOME", b" ", b"\n", b"\xff", b".dropblock",
+        b"",
+        b".",
+        b"..",
+        b"/",
+        b"\\",
+        b"\0",
+        b"a",
+        b":",
+        b"~",
+        b"$HOME",
+        b" ",
+        b"\n",
+        b"\xff",
+        b".dropblock",
     ];
     let mut ugly: Vec<Vec<u8>> = Vec::new();
     for one in parts {
@@ -129,7 +158,10 @@ fn every_ugly_name_is_refused_or_stays_one_name() {
         }
     }
     ugly.extend(ways_out(Path::new("/victim")));
-    ugly.extend(["CON", "COM¹", "aux.txt", "C:", "a:b", "nul", "%2e%2e", "..;", "‥", "．．"].map(|n| n.as_bytes().to_vec()));
+    ugly.extend(
+        ["CON", "COM¹", "aux.txt", "C:", "a:b", "nul", "%2e%2e", "..;", "‥", "．．"]
+            .map(|n| n.as_bytes().to_vec()),
+    );
     assert!(ugly.len() >= 200);
     for seed in 0..100_000u64 {
         let noise = random_bytes(seed + 1, 12);
@@ -225,7 +257,8 @@ fn a_file_through_a_planted_link_lands_nowhere() {
     let (one, two) = (random(3, 4000), random(4, 70_000));
     // A step is what the share holds from then on.
     type Steps = Vec<Vec<Node>>;
-    let orders: Vec<(&str, Box<dyn Fn(&Path) -> Steps>)> = vec![
+    type Order = Box<dyn Fn(&Path) -> Steps>;
+    let orders: Vec<(&str, Order)> = vec![
         ("at once", {
             let one = one.clone();
             Box::new(move |v| {
@@ -418,7 +451,8 @@ fn parts_and_pages_out_of_order_end_the_session() {
             other => vec![say(request, &other, &payload)],
         })
     };
-    let page = |lie: fn(Vec<Node>, Position) -> (Vec<Node>, Position, bool)| -> Twist {
+    type Page = (Vec<Node>, Position, bool);
+    let page = |lie: fn(Vec<Node>, Position) -> Page| -> Twist {
         Box::new(move |request, message, payload| match message {
             Message::Changes { nodes, next, head, .. } if !nodes.is_empty() => {
                 let (nodes, next, complete) = lie(nodes, next);
@@ -432,21 +466,31 @@ fn parts_and_pages_out_of_order_end_the_session() {
         ("a part for more than was asked", part(|first, last| (first, 4000, last))),
         ("an empty part", part(|first, _| (first, 0, false))),
         ("a page without progress", page(|nodes, _| (nodes, Position::START, false))),
-        ("a page in the other order", page(|mut nodes, next| {
-            nodes.reverse();
-            (nodes, next, true)
-        })),
-        ("an answer to nothing", Box::new(move |request, message, payload| {
-            vec![say(request ^ 0x4000_0000, &message, &payload)]
-        })),
-        ("an answer to something else", Box::new(move |request, message, payload| match message {
-            Message::Changes { .. } => vec![say(request, &Message::Missing { bitmap: bitmap(3) }, &[])],
-            other => vec![say(request, &other, &payload)],
-        })),
-        ("a second welcome", Box::new(|request, message, payload| {
-            let said = say(request, &message, &payload);
-            if matches!(message, Message::Welcome(_)) { vec![said.clone(), said] } else { vec![said] }
-        })),
+        (
+            "a page in the other order",
+            page(|mut nodes, next| {
+                nodes.reverse();
+                (nodes, next, true)
+            }),
+        ),
+        (
+            "an answer to nothing",
+            Box::new(move |request, message, payload| vec![say(request ^ 0x4000_0000, &message, &payload)]),
+        ),
+        (
+            "an answer to something else",
+            Box::new(move |request, message, payload| match message {
+                Message::Changes { .. } => vec![say(request, &Message::Missing { bitmap: bitmap(3) }, &[])],
+                other => vec![say(request, &other, &payload)],
+            }),
+        ),
+        (
+            "a second welcome",
+            Box::new(|request, message, payload| {
+                let said = say(request, &message, &payload);
+                if matches!(message, Message::Welcome(_)) { vec![said.clone(), said] } else { vec![said] }
+            }),
+        ),
     ];
     for (what, lie) in lies {
         let stage = Stage::new();
@@ -479,7 +523,8 @@ fn bombs_and_floods_of_a_server_take_no_memory() {
     };
     let changed = |at: Head, seq: u64| {
         let head = Head { seq: Seq(seq + 1), ..at };
-        let nodes = (0..100).map(|n| node(&format!("{seq}-{n}"), seq + 1, folder(NodeId::ROOT, &format!("{n}"))));
+        let nodes =
+            (0..100).map(|n| node(&format!("{seq}-{n}"), seq + 1, folder(NodeId::ROOT, &format!("{n}"))));
         let mut nodes: Vec<Node> = nodes.collect();
         nodes.sort_by_key(|node| node.id);
         Message::Changed { prev: Seq(seq), head, nodes }
@@ -561,14 +606,19 @@ fn an_older_or_another_past_is_said_and_deletes_nothing() {
 /// Within one session: a head before the known one, another journal, the same place with another past.
 #[test]
 fn a_head_that_goes_back_ends_the_session() {
-    let lies: [(&str, fn(Head) -> Head); 3] = [
+    type Lie = fn(Head) -> Head;
+    let lies: [(&str, Lie); 3] = [
         ("an older head", |head| Head { seq: Seq(1), ..head }),
         ("another journal", |head| Head { journal: JournalId::from_bytes([66; 16]), ..head }),
         ("another past", |head| Head { chain: ChainHash::start(b"other"), ..head }),
     ];
     for (what, lie) in lies {
         let stage = Stage::new();
-        stage.liar.with_files(&[("one", &random(5, 100)), ("two", &random(6, 100)), ("three", &random(7, 100))]);
+        stage.liar.with_files(&[
+            ("one", &random(5, 100)),
+            ("two", &random(6, 100)),
+            ("three", &random(7, 100)),
+        ]);
         stage.once().code(0);
         let truth = head(&stage.liar);
         assert_eq!(truth.seq, Seq(3));
@@ -607,7 +657,11 @@ fn changes_that_are_told_again_change_nothing() {
     stage.liar.speak(move |request: u32, message: Message, payload: Bytes| match message {
         Message::Changes { next, head, .. } => {
             let again = Message::Changes { nodes: vec![replay.clone()], next, complete: true, head };
-            let push = Message::Changed { prev: Seq(0), head: Head { seq: Seq(1), ..at }, nodes: vec![replay.clone()] };
+            let push = Message::Changed {
+                prev: Seq(0),
+                head: Head { seq: Seq(1), ..at },
+                nodes: vec![replay.clone()],
+            };
             vec![say(0, &push, &[]), say(request, &again, &payload)]
         }
         other => vec![say(request, &other, &payload)],
