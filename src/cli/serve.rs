@@ -9,7 +9,9 @@ use crate::auth::{Fingerprint, Secret};
 use crate::folder::{self, ShownPath};
 use crate::server::{self, Access, Config, Devices, Gate, Tended, gate};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,14 +49,13 @@ const CONNECTIONS_WAIT: i32 = 1024;
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     // First the port: nothing is left behind when it is taken.
-    let listener = listen(args.listen)
-        .map_err(|error| Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen)))?;
+    let socket = bind(args.listen).map_err(|error| no_port(&args, &error))?;
     refuse_inside_ours(&args.store)?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     wall_in(&args.store);
     let runtime = super::runtime()?;
-    let run = runtime.block_on(open_and_serve(&args, listener, voice));
+    let run = runtime.block_on(open_and_serve(&args, socket, voice));
     // A store that is still being opened is not waited for: it may take minutes, and can be left at any point.
     runtime.shutdown_timeout(if matches!(run, Ok(None)) { Duration::ZERO } else { Duration::from_secs(2) });
     if let Some((store, served)) = run? {
@@ -67,13 +68,24 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Binds the port, before there are threads: they would be outside of the wall.
-fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    // The library's own number is too small for a crowd.
-    rustix::net::listen(&listener, CONNECTIONS_WAIT)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+fn no_port(args: &Args, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen))
+}
+
+/// Takes the port, before there are threads: they would be outside of the wall. Nobody is let wait there yet.
+fn bind(address: SocketAddr) -> std::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// Opens the port that was taken.
+fn listen(socket: OwnedFd) -> std::io::Result<tokio::net::TcpListener> {
+    net::listen(&socket, CONNECTIONS_WAIT)?;
+    tokio::net::TcpListener::from_std(socket.into())
 }
 
 /// From here on this process writes only in the store, and where it leaves its credential.
@@ -88,11 +100,12 @@ fn wall_in(store: &Path) {
 /// Opens the store and serves it until it is to stop. `None`: it was to stop before the store was open.
 async fn open_and_serve(
     args: &Args,
-    listener: std::net::TcpListener,
+    socket: OwnedFd,
     voice: Voice,
 ) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
     let mut stop = Box::pin(super::stop_signal()?);
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| Failure::general(&error))?;
+    // Whoever sees the port open may stop this process: the signals are waited for by now.
+    let listener = listen(socket).map_err(|error| no_port(args, &error))?;
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let path = args.store.clone();
     let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
