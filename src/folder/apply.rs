@@ -197,14 +197,25 @@ impl Folder {
 
     /// Makes a folder. An existing one is as good: `Done` with its stamp.
     pub fn make_folder(&self, path: &RelPath) -> Result<Outcome, FolderError> {
+        self.make_folder_with(path, &mut || {})
+    }
+
+    pub(super) fn make_folder_with(
+        &self,
+        path: &RelPath,
+        between: &mut dyn FnMut(),
+    ) -> Result<Outcome, FolderError> {
         let Some((dir, name)) = self.parent_dir(path)? else { return Ok(Outcome::Raced) };
         let failed = self.failed("make", path);
-        match dir.make_dir(name, 0o755) {
+        let made = match dir.make_dir(name, 0o755) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
-        }
+            made => made.is_ok(),
+        };
+        between();
         match dir.meta_if_there(name).map_err(&failed)? {
             Some(meta) if meta.kind == EntryKind::Folder => Ok(Outcome::Done { stamp: meta.stamp }),
+            // The user has deleted or renamed it since then. Made once more, that would come to nothing.
+            _ if made => Ok(Outcome::Done { stamp: Stamp::NONE }),
             _ => Ok(Outcome::Raced),
         }
     }

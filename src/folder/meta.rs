@@ -24,6 +24,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of something that went before it was looked at: no file has it.
+    pub const NONE: Self =
+        Self { ino: 0, btime_ns: None, size: 0, mtime_ns: 0, ctime_ns: i64::MIN, exec: false };
+
     /// Which file it is, whatever its name and content.
     pub const fn identity(&self) -> Identity {
         (self.ino, self.btime_ns)

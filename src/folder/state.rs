@@ -263,15 +263,7 @@ impl State {
     /// # Errors
     /// As [`State::save`].
     pub fn join_copy(&mut self, differing: &BTreeSet<NodeId>) -> Result<usize, FolderError> {
-        let is_below = |mut id: NodeId| loop {
-            if differing.contains(&id) {
-                return true;
-            }
-            match self.base.get(id) {
-                Some(node) => id = node.state.parent,
-                None => return false,
-            }
-        };
+        let is_below = |id| self.base.upwards(id).any(|(above, _)| differing.contains(&above));
         let gone: Vec<NodeId> = self.base.iter().map(|(id, _)| id).filter(|id| is_below(*id)).collect();
         let count = gone.len();
         let forgotten = gone.into_iter().map(Update::Remove);

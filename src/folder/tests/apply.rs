@@ -340,6 +340,18 @@ fn names_are_exchanged_through_a_parking_place() {
 }
 
 #[test]
+fn a_folder_that_goes_as_soon_as_it_is_made_was_made() {
+    let world = World::new();
+    let path = world.path("d");
+    let mut remove = || fs::remove_dir(&path).unwrap();
+    // Left undone it would be made again, and bring back what the user deleted or renamed.
+    let outcome = world.folder.make_folder_with(&rel("d"), &mut remove).unwrap();
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    world.write("e", b"in the way");
+    assert_eq!(world.folder.make_folder(&rel("e")).unwrap(), Outcome::Raced);
+}
+
+#[test]
 fn an_edit_between_look_and_delete_is_put_back() {
     let mut world = World::new();
     world.write("a", b"1");
