@@ -316,6 +316,13 @@ impl Machine {
     }
 }
 
+impl Drop for Machine {
+    /// The disk holds the hook and the hook the disk: kept, a long run would fill the memory with worlds that have ended.
+    fn drop(&mut self) {
+        self.disk.on_call(|_, _| {});
+    }
+}
+
 /// A power cut, and what it took.
 fn cut_power(machine: &MemoryDisk, shared: &mut Shared, saves: &Saves, trace: &Trace) {
     let (places_before, known) = (contents(machine), |places: &BTreeSet<(Content, RelPath)>| {
