@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub use kernel::{host_name, open_files_max, raise_open_files};
 
@@ -379,14 +380,27 @@ pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Lock(File);
 
+/// On a busy machine the lock of a process that was ended outlives it by a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 impl Lock {
-    /// Takes the lock without waiting; `None` when another process has it.
+    /// Takes the lock; `None` when another process has it and keeps it for a second.
     pub fn try_take(file: File) -> io::Result<Option<Self>> {
+        let start = Instant::now();
         let taken = match &file {
-            File::Kernel(file) => kernel::try_lock(file),
-            File::Memory(file) => file.try_lock(),
+            File::Kernel(file) => loop {
+                if kernel::try_lock(file)? {
+                    break true;
+                }
+                if start.elapsed() >= LOCK_PATIENCE {
+                    break false;
+                }
+                std::thread::sleep(LOCK_PAUSE);
+            },
+            File::Memory(file) => file.try_lock()?,
         };
-        Ok(taken?.then_some(Self(file)))
+        Ok(taken.then_some(Self(file)))
     }
 }
 
