@@ -463,8 +463,9 @@ fn the_disk_of_a_client_is_full() {
     let mut world = World::inside(Sandbox::on(&disk));
     world.serve();
     let a = world.folder("a");
+    a.write("big", random_bytes(5, 30_000_000));
     for i in 0..30 {
-        a.write(format!("big{i}"), random_bytes(5 + i, 1_000_000));
+        a.write(format!("big{i}"), random_bytes(6 + i, 1_000_000));
     }
     a.many("d", 50);
     world.sync(&a);
@@ -478,6 +479,7 @@ fn the_disk_of_a_client_is_full() {
     );
     let lines = outcome.stderr.lines().filter(|line| line.contains("full") || line.contains("space")).count();
     assert!((1..=3).contains(&lines), "not one clear line:\n{}", outcome.stderr);
+    assert!(!seen.has("big"), "half a file");
     assert_eq!(seen.text("mine"), "mine");
     for (path, item) in &seen.tree().0 {
         let path = std::str::from_utf8(path).unwrap();
