@@ -187,7 +187,11 @@ fn open_failure(error: &StorageError) -> Failure {
         StorageError::Locked(_) => Exit::Locked,
         _ => Exit::General,
     };
-    Failure::new(exit, causes(error))
+    let advice = match error {
+        StorageError::Full(_) => ": make room there and start again",
+        _ => "",
+    };
+    Failure::new(exit, causes(error) + advice)
 }
 
 fn describe(problem: &Problem) -> String {

@@ -67,10 +67,12 @@ pub enum StorageError {
         offset: u64,
     },
     /// The disk has no room. Nothing was taken, and the store goes on.
-    #[error("no room for new blocks on the disk of {0}")]
+    #[error("the disk of {0} is full")]
     Full(PathBuf),
     /// The index must be built anew, and the disk has no room for another one beside what is there.
-    #[error("the index must be built anew, and the disk of {0} is full; make room there and start again")]
+    #[error(
+        "the disk of {0} is full, and the index of the store has to be built anew: make room there and start again"
+    )]
     FullForIndex(PathBuf),
     /// Reading or writing failed.
     #[error("cannot {what} {path}")]
@@ -122,10 +124,10 @@ impl StorageError {
 
     /// An IO error on a file of the store; a disk without room is told apart.
     pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(path.to_owned()),
-            _ => Self::Io { what, path: path.to_owned(), source },
+        if super::file::is_full(&source) {
+            return Self::Full(path.to_owned());
         }
+        Self::Io { what, path: path.to_owned(), source }
     }
 }
 

@@ -78,7 +78,8 @@ pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
 
 impl Recovery<'_> {
     fn report(&mut self, problem: Problem) {
-        tracing::warn!(?problem, "found while opening the store");
+        // Whoever opens the store says so, for people: it is in the list.
+        tracing::debug!(?problem, "found while opening the store");
         self.problems.push(problem);
     }
 
@@ -149,8 +150,11 @@ impl Recovery<'_> {
                     // Its files are about to be moved: no last flush into them.
                     index.abandon();
                 }
+                // Said by what follows: it is built anew, or there is no room for that.
                 Err(error) => {
-                    tracing::warn!(%error, source = ?std::error::Error::source(&error), "the index cannot be opened")
+                    let cause =
+                        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    tracing::debug!(cause, "the index cannot be opened");
                 }
             }
         }
@@ -164,7 +168,12 @@ impl Recovery<'_> {
         if kept.is_some() || !packs.is_empty() {
             self.report(Problem::RebuiltIndex { kept });
         }
-        Index::open(&path, self.patience)
+        Index::open(&path, self.patience).map_err(|error| match error {
+            StorageError::Index(cause) if file::is_full(&cause) => {
+                StorageError::FullForIndex(self.home.path.clone())
+            }
+            error => error,
+        })
     }
 
     /// On a full disk the index fails without being damaged. Put aside it would keep its room, and no other could be made.

@@ -112,7 +112,16 @@ impl std::fmt::Debug for Index {
 fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(io::Error::other("the database panicked")))
-        .map_err(StorageError::Index)
+        .map_err(|error| StorageError::Index(plain(error)))
+}
+
+/// The cause alone: sled puts before it where in its own source, on the machine that built it, the error passed.
+fn plain(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.rsplit_once(".rs:").and_then(|(_, rest)| rest.split_once(" -> ")) {
+        Some((_, cause)) => io::Error::new(error.kind(), cause.to_owned()),
+        None => error,
+    }
 }
 
 fn broken<T>(found: Option<T>) -> io::Result<T> {

@@ -669,6 +669,113 @@ fn the_store_inside_the_folder_is_refused_and_so_is_a_folder_inside_the_store() 
     assert!(!packs.join(".dropblock").exists());
 }
 
+/// Not the name of a file inside, nor where a database passed its errors on.
+#[test]
+fn a_hub_whose_disk_is_full_says_so_in_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&place.path().join("disk"), 1) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    let store = Folder::at(disk.seen().join("store"));
+    world.set_store(place.path().join("disk/store"));
+    let fill = |name: &str| {
+        let mut file = fs::File::create(disk.seen().join(name)).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    };
+    let refused = |world: &World| {
+        let Err(outcome) = world.try_serve(world.store(), free_addr()) else {
+            panic!("served on a full disk")
+        };
+        let line = outcome.code(1).refusal();
+        assert!(line.contains("is full") && line.contains("make room"), "not clear: {line}");
+        assert!(!line.contains(".rs") && !line.contains("sled"), "not for people: {line}");
+    };
+    fill("fill");
+    refused(&world);
+    disk.resize(4);
+    world.serve();
+    world.stop_server();
+    fill("more");
+    refused(&world);
+    store.remove("db");
+    fill("rest");
+    refused(&world);
+    disk.resize(40);
+    world.serve();
+}
+
+#[test]
+fn what_is_wrong_with_a_store_is_said_once_and_for_people() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("x", "1");
+    world.sync(&a);
+    world.stop_server();
+    fs::remove_dir_all(world.store().join("db")).unwrap();
+    world.serve();
+    let said = world.server().process.stderr();
+    assert_eq!(said.matches("built anew").count(), 1, "{said}");
+    assert!(!said.contains("RebuiltIndex"), "{said}");
+}
+
+#[test]
+fn a_working_directory_that_was_deleted_is_named_as_the_cause() {
+    let world = World::new();
+    let gone = world.path().join("gone");
+    let lines = [["sync", "."], ["sync", "x"], ["serve", "--store=s"], ["log", "."]].map(|args| {
+        fs::create_dir(&gone).unwrap();
+        let mut command = world.command(args);
+        if args[0] == "serve" {
+            command.arg("--listen=127.0.0.1:0");
+        }
+        command.current_dir(&gone);
+        // Gone when the program starts, there when it is forked.
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "cd \"$0\" && rmdir \"$0\" && exec \"$@\""]).arg(&gone);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.env_clear().envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        world.start("gone", shell).outcome(DEADLINE).refusal()
+    });
+    assert!(lines.iter().all(|line| line.contains("the working directory was deleted")), "{lines:#?}");
+}
+
+#[test]
+fn a_hub_listens_where_a_name_leads() {
+    let world = World::empty();
+    let mut command = world.command(["serve", "--listen", "localhost:0", "--store"]);
+    command.arg(world.store());
+    let server = world.try_serve_as(command).unwrap();
+    assert!(server.addr.ip().is_loopback() && server.addr.is_ipv4());
+    let a = world.folder("a");
+    world.once_at(&a, server.addr, &[]).outcome(DEADLINE).code(0);
+    for (place, what) in
+        [("7420", "for example"), (":1", "for example"), ("no.such.invalid:1", "cannot listen on")]
+    {
+        let line = world.run(["serve", "--store", "other", "--listen", place]);
+        assert!(line.code.is_some_and(|code| code != 0) && line.stderr.contains(what), "{}", line.stderr);
+        assert!(!world.path().join("other").exists());
+    }
+}
+
+/// Or neither the hub nor another folder in it could be used any more.
+#[test]
+fn a_folder_that_was_named_by_mistake_is_left_as_it_was() {
+    let mut world = World::new();
+    let whole = Folder::at(world.path());
+    let inner = world.folder("inner");
+    inner.write("x", "1");
+    let line = world.once(&whole).code(1).stderr;
+    assert!(line.contains("is the store of this server"), "{line}");
+    assert!(!whole.has(".dropblock"));
+    world.once_at(&whole, free_addr(), &[]).outcome(DEADLINE).code(1);
+    assert!(!whole.has(".dropblock"));
+    world.stop_server();
+    world.serve();
+    world.sync(&inner);
+    // What was synced keeps what it knows.
+    world.once_at(&inner, free_addr(), &[]).outcome(DEADLINE).code(1);
+    assert!(inner.has(".dropblock/state"));
+}
+
 /// Lines for people that nobody can read are no reason to stop.
 #[test]
 fn a_terminal_that_is_gone_and_a_full_log_end_nothing() {
