@@ -1,10 +1,11 @@
 //! `dropblock invite`: one line that lets one more device in. The line is a secret: it goes to stdout and nowhere else.
 
 use super::failure::{Exit, Failure};
-use super::keyring::{DEFAULT_ADDRESS, DEFAULT_SHARE};
+use super::keyring::DEFAULT_ADDRESS;
 use super::text::{self, Voice};
 use super::{identity, office, sync};
 use crate::auth::{Invite, InviteSecret, Scope};
+use crate::client::DEFAULT_SHARE;
 use crate::model::path::escape;
 use crate::server::office::{Ask, Told};
 use std::net::{IpAddr, SocketAddr, UdpSocket};

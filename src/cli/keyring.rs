@@ -11,8 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Where `serve` listens when nobody says.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
-/// The share when nobody says.
-pub const DEFAULT_SHARE: &str = "default";
 const KEY_FILE: &str = "device.key";
 const SERVER_FILE: &str = "server";
 const SERVER_TITLE: &str = "dropblock server v1";
@@ -192,10 +190,10 @@ pub fn address(given: Option<&str>, folder: &Path) -> String {
     given.map(str::to_owned).or_else(invited).unwrap_or_else(|| DEFAULT_ADDRESS.to_owned())
 }
 
-/// The share that a folder belongs to when nobody says.
-pub fn share(given: Option<&str>, folder: &Path) -> String {
+/// The share that was said, or that the invite is for. `None`: the one that the folder belongs to.
+pub fn share(given: Option<&str>, folder: &Path) -> Option<String> {
     let invited = || Known::of(folder).and_then(|known| known.invited).map(|place| place.share);
-    given.map(str::to_owned).or_else(invited).unwrap_or_else(|| DEFAULT_SHARE.to_owned())
+    given.map(str::to_owned).or_else(invited)
 }
 
 /// What the device is called when nobody says: as when it joined, or like its host.

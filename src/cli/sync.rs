@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = device_name, env = "DROPBLOCK_DEVICE")]
     device: Option<String>,
 
-    /// Name of the share on the hub [default: the invite's, or "default"]
+    /// Name of the share on the hub [default: the folder's or the invite's, at first "default"]
     #[arg(long, value_name = "NAME", value_parser = share_name, env = "DROPBLOCK_SHARE")]
     share: Option<String>,
 

@@ -35,7 +35,9 @@ pub enum ClientError {
     #[error("the server sent a bad manifest")]
     Manifest(#[from] ManifestError),
     /// The folder was synced with another share before.
-    #[error("this folder belongs to the share {found:?}, not {asked:?}; use --share {found}")]
+    #[error(
+        "this folder belongs to the share {found:?}, not {asked:?}; leave --share out, or name another folder"
+    )]
     OtherShare {
         /// The share it was synced with.
         found: String,
@@ -100,6 +102,11 @@ impl ClientError {
     /// True when the server has no room for the blocks of one request.
     pub const fn is_no_room(&self) -> bool {
         matches!(self, Self::Connection(error) if is_no_room(error))
+    }
+
+    /// True when the server has said that it will be there once its store is open.
+    pub fn is_opening(&self) -> bool {
+        matches!(self, Self::Wire { source, .. } | Self::Connection(source) if source.code() == ErrorCode::Opening)
     }
 
     /// True when a new session may go better without any change here.

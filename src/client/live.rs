@@ -82,7 +82,7 @@ impl Client {
                 backoff.reset();
             }
             self.news(News::Lost(lost));
-            let dice = u64::from_le_bytes(*self.cycle.ids().bytes16().first_chunk().unwrap_or(&[0; 8]));
+            let dice = self.dice();
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(()),

@@ -16,6 +16,7 @@ pub mod cycle;
 mod download;
 mod durable;
 mod error;
+mod greet;
 pub mod history;
 mod known;
 mod large;
@@ -59,8 +60,8 @@ use trigger::Trigger;
 pub struct Config {
     /// `host:port`.
     pub server: String,
-    /// Name of the share.
-    pub share: String,
+    /// Name of the share, if somebody says. A folder stays with its share, and a new one belongs to [`DEFAULT_SHARE`].
+    pub share: Option<String>,
     /// Name of this device, part of the names of conflict copies.
     pub device_name: String,
     /// Time between polls.
@@ -79,6 +80,8 @@ pub struct Config {
     pub news: Arc<dyn Fn(News) + Send + Sync>,
 }
 
+/// The share when nobody says.
+pub const DEFAULT_SHARE: &str = "default";
 /// How it begins when this side's disk is full.
 const NO_ROOM_HERE: &str = "the disk of this folder is full";
 
@@ -124,6 +127,8 @@ pub struct Done {
 /// A client of one folder.
 pub struct Client {
     config: Config,
+    /// The share that the folder belongs to.
+    share: String,
     folder: Arc<Folder>,
     state: State,
     cycle: Cycle,
@@ -172,7 +177,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::open`].
-    pub fn open_on(disk: Disk, path: &Path, config: Config, now_ns: i64) -> Result<Self, ClientError> {
+    pub fn open_on(disk: Disk, path: &Path, mut config: Config, now_ns: i64) -> Result<Self, ClientError> {
         let folder = Arc::new(Folder::open_on(disk, path, true)?);
         let (mut state, loaded) = folder.load_state()?;
         if let Some(name) = loaded.set_aside {
@@ -180,17 +185,20 @@ impl Client {
         }
         state.starts_on(folder.disk());
         let mut ids = IdSource::new(config.seed);
-        match &state.share {
-            Some(found) if *found != config.share => {
-                return Err(ClientError::OtherShare { found: found.clone(), asked: config.share });
+        // Also when the state is lost: joined to another share, the folder would be poured into that one.
+        let known = state.share.clone().or_else(|| folder.noted_share());
+        let share = match (known, config.share.take()) {
+            (Some(found), Some(asked)) if found != asked => {
+                return Err(ClientError::OtherShare { found, asked });
             }
-            _ => {}
-        }
+            (found, asked) => found.or(asked).unwrap_or_else(|| DEFAULT_SHARE.to_owned()),
+        };
         if state.device.is_none() || state.share.is_none() {
             let device = state.device.unwrap_or_else(|| DeviceId::from_bytes(ids.bytes16()));
-            let share = Some(config.share.clone());
+            let share = Some(share.clone());
             state.save(vec![Update::Account { store: state.store, share, device: Some(device) }], true)?;
         }
+        folder.note_share(&share);
         if folder.is_copied() && !state.is_copied() {
             state.save(vec![Update::Copied(true)], true)?;
         }
@@ -200,6 +208,7 @@ impl Client {
         }
         let mut client = Self {
             config,
+            share,
             folder,
             state,
             cycle: Cycle::new(ids),

@@ -5,9 +5,9 @@ use super::{Client, ClientError, read};
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Sent, Stamp, Update};
-use crate::model::{BlockHash, DeviceId, NodeId, RelPath, Seq, limits};
+use crate::model::{BlockHash, NodeId, RelPath, Seq, limits};
 use crate::reconcile::Origin;
-use crate::wire::{Connection, Head, Hello, Options, Position, Push, Pushes, WireError};
+use crate::wire::{Connection, Head, Position, Push, Pushes, WireError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -75,20 +75,8 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects and learns where both sides stand.
     pub(super) async fn open(client: &'a mut Client, once: bool) -> Result<(Self, Pushes), ClientError> {
-        let server = client.config.server.clone();
-        let link =
-            client.config.dialer.dial(&server).await.map_err(|error| unreachable_or(error, &server))?;
         let cursor = client.state.head().map(|at| Head { journal: at.journal, seq: at.seq, chain: at.chain });
-        let device = client.state.device.unwrap_or(DeviceId::from_bytes([0; 16]));
-        let mut hello =
-            Hello::new(device, client.config.device_name.clone(), client.config.share.clone(), cursor);
-        hello.auth = link.auth;
-        let counters = client.counters.clone();
-        let opened = Connection::open(link.reader, link.writer, hello, Options::default(), counters).await;
-        let (connection, pushes) = opened.map_err(|source| ClientError::Wire { server, source })?;
-        if let Some(server) = &link.server {
-            client.config.dialer.welcomed(server);
-        }
+        let (connection, pushes) = client.greet(once).await?;
         let welcome = connection.welcome().clone();
         let other_store = client.state.store.is_some_and(|store| store != welcome.store);
         // Also when it says that it knows, and shows a head from before.

@@ -9,7 +9,7 @@
 //! ```text
 //! FOLDER/.dropblock/    0700, files inside 0600      docs/FORMAT.md part III has the bytes
 //!     lock              flock of the running client
-//!     device.key        the folder's own key; `server`: the server it belongs to
+//!     device.key        the folder's own key; `server`: the server it belongs to; `share`: the share, should the state be lost
 //!     version           format of everything beside it
 //!     state             agreed nodes, stamps, cursor: an append-only log
 //!     manifests/        chunk lists of large files, a cache

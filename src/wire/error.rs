@@ -73,6 +73,8 @@ codes! {
     Full = 16, retry true;
     /// This device may look and not change.
     ReadOnly = 17, retry false;
+    /// The server is still opening its store.
+    Opening = 18, retry true;
 }
 
 /// Why the wire failed.

@@ -298,6 +298,29 @@ fn shares_are_separate_trees_and_an_invite_opens_one_of_them() {
 }
 
 #[test]
+fn a_folder_remembers_its_share_also_when_its_state_is_lost() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("x", "1");
+    world.once_with(&a, &["--share", "photos"]).code(0);
+    a.write("x", "2");
+    world.sync(&a);
+    // Joined to the default share, it would be poured into that one.
+    fs::write(a.join(".dropblock/state"), "garbage").unwrap();
+    a.write("y", "3");
+    world.sync(&a);
+    world.once_with(&b, &["--share", "photos"]).code(0);
+    assert_equal(&[&a, &b]);
+    assert_eq!(b.text("x"), "2");
+    let line = world.once_with(&a, &["--share", "default"]).code(1).refusal();
+    assert!(line.contains("belongs to the share \"photos\""), "{line}");
+    // A folder of before has no note; it gets one.
+    fs::remove_file(b.join(".dropblock/share")).unwrap();
+    world.sync(&b);
+    assert_eq!(fs::read_to_string(b.join(".dropblock/share")).unwrap(), "photos\n");
+}
+
+#[test]
 fn a_folder_synced_by_a_version_without_keys_just_goes_on() {
     let world = World::new();
     let a = world.folder("a");

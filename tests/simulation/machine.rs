@@ -182,7 +182,7 @@ impl Machine {
             if self.number.is_multiple_of(3) { "twin".to_owned() } else { format!("device{number}") };
         Config {
             server: "server:7420".to_owned(),
-            share: "default".to_owned(),
+            share: None,
             device_name: device,
             poll: self.poll,
             allow_mass_delete: false,
