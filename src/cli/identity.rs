@@ -18,6 +18,12 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::General, format!("{}: {error}", path.display()))
 }
 
+/// The key of a store that may not be open yet, if it has one that can be used.
+pub fn known(store: &Path) -> Option<ServerKey> {
+    let text = fs::read_to_string(store.join(FILE)).ok()?;
+    ServerKey::from_text(text.strip_prefix(TITLE)?).ok()
+}
+
 /// The key of a store that is open here; made when there is none.
 pub fn key(store: &Path) -> Result<ServerKey, Failure> {
     let path = store.join(FILE);

@@ -125,7 +125,9 @@ async fn join(args: &Args, invite: &Invite) -> Result<(), Failure> {
             Ok(())
         }
         Err(_) => Err(match &refused {
-            HistoryError::Client(ClientError::Wire { source: WireError::Goodbye { .. }, .. }) => {
+            HistoryError::Client(ClientError::Wire { source: WireError::Goodbye { code, .. }, .. })
+                if !code.is_retryable() =>
+            {
                 let line = format!(
                     "{} does not take this invite: it was used, is older than 24 hours, or was made for another server",
                     invite.address

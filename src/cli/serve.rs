@@ -7,7 +7,7 @@ use super::wall::{self, May};
 use super::{credentials, identity};
 use crate::auth::{Fingerprint, Secret};
 use crate::folder::{self, ShownPath};
-use crate::server::{self, Access, Config, Devices, Gate, Tended, gate};
+use crate::server::{self, Access, Config, Devices, Gate, Tended, gate, porch};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::net::SocketAddr;
@@ -43,6 +43,9 @@ pub struct Args {
 
 /// The server's credential is left anew this often, should somebody have cleared the place.
 const LEAVE: Duration = Duration::from_secs(60);
+
+/// Who comes while the store is being opened waits so long for an answer; clients wait ten seconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Connections that may wait to be accepted.
 const CONNECTIONS_WAIT: i32 = 1024;
@@ -105,14 +108,16 @@ async fn open_and_serve(
 ) -> Result<Option<(Arc<Store>, Result<(), Failure>)>, Failure> {
     let mut stop = Box::pin(super::stop_signal()?);
     // Whoever sees the port open may stop this process: the signals are waited for by now.
-    let listener = listen(socket).map_err(|error| no_port(args, &error))?;
+    let mut listener = listen(socket).map_err(|error| no_port(args, &error))?;
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let path = args.store.clone();
     let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
     let opened = tokio::select! {
         biased;
         () = &mut stop => return Ok(None),
-        opened = opening => opened.map_err(|error| Failure::general(&error))?,
+        opened = porch::until(&mut listener, key.as_ref(), PATIENCE, slow, opening) => {
+            opened.map_err(|error| Failure::general(&error))?
+        }
     };
     let store = opened.map_err(|error| open_failure(&error))?;
     let served = serve(listener, &store, args, voice, stop).await;

@@ -269,6 +269,7 @@ pub fn failure(error: &ClientError) -> Failure {
 /// What happened and what to do about it.
 fn reason(error: &ClientError) -> String {
     let line = causes(error);
+            ErrorCode::Opening => Exit::TimedOut,
     match error {
         ClientError::Unreachable { .. } => format!("{line}; is `dropblock serve` running there?"),
         ClientError::Wire { source: WireError::Stranger(_), .. } => {
@@ -282,6 +283,9 @@ fn reason(error: &ClientError) -> String {
         }
         ClientError::Folder(FolderError::NoSpace { .. }) => {
             format!("{line}; nothing was lost, free some and run again")
+        ClientError::Wire { server, .. } if error.is_opening() => {
+            format!("{server} is still opening its store, which takes long after a crash")
+        }
         }
         ClientError::Folder(FolderError::Replaced { .. }) => {
             format!("{line}: nothing of that was sent; put it back, or run again to sync what is there now")

@@ -24,7 +24,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    fn new(ms: u64) -> Self {
+    pub fn new(ms: u64) -> Self {
         Self { ms, at: Instant::now() + Duration::from_millis(ms) }
     }
 

@@ -19,9 +19,9 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
 
 /// Pause after an accept that failed (no file descriptors, most often).
-const ACCEPT_PAUSE_MS: u64 = 100;
+pub(super) const ACCEPT_PAUSE_MS: u64 = 100;
 /// Connections that have not said who they are yet, or are being told that they may not stay. Each holds a few KiB.
-const STRANGERS_MAX: usize = 256;
+pub(super) const STRANGERS_MAX: usize = 256;
 /// Who was here is written down this often.
 const REMEMBER: Duration = Duration::from_secs(60);
 

@@ -22,6 +22,7 @@ mod listen;
 mod lobby;
 pub mod office;
 mod order;
+pub mod porch;
 mod repair;
 mod requests;
 mod scrub;

@@ -5,15 +5,17 @@ use crate::support::proxy::Proxy;
 use crate::support::sandbox::{Sandbox, SmallDisk, is_root};
 use crate::support::world::{World, assert_equal, free_addr, wait_until};
 use crate::support::{DEADLINE, LONG_DEADLINE, random_bytes, skipped};
+use dropblock::wire::{EncodedFrame, ErrorCode, FrameWriter, Message};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 /// A port that accepts and then does this with every connection.
-fn listener(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+fn listener(act: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(act));
@@ -66,6 +68,45 @@ fn a_server_that_accepts_and_stays_silent() {
 #[test]
 fn a_server_that_hangs_up_at_once() {
     fails_at(listener(drop));
+}
+
+/// The bytes of a goodbye.
+fn goodbye(code: ErrorCode) -> Vec<u8> {
+    let frame = EncodedFrame::new(0, &Message::goodbye(code, "not yet"), Vec::new()).unwrap();
+    let mut writer = FrameWriter::new(Vec::new(), Arc::default());
+    writer.push(&frame);
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(writer.flush()).unwrap();
+    writer.into_stream()
+}
+
+/// It is there, and says when it will be.
+#[test]
+fn a_server_that_is_still_opening_its_store_is_waited_for() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("x", "1");
+    let server = world.addr();
+    let goodbye = goodbye(ErrorCode::Opening);
+    let mut left = 3;
+    let addr = listener(move |mut stream| {
+        if left > 0 {
+            left -= 1;
+            let _ = stream.read(&mut [0; 3]);
+            let _ = stream.write_all(&goodbye);
+            // Whoever hangs up with unread bytes resets the stream.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+            return;
+        }
+        let (mut up, mut from) = (TcpStream::connect(server).unwrap(), stream.try_clone().unwrap());
+        let (mut down, mut to) = (up.try_clone().unwrap(), stream);
+        thread::spawn(move || (std::io::copy(&mut from, &mut up), up.shutdown(Shutdown::Write)));
+        thread::spawn(move || (std::io::copy(&mut down, &mut to), to.shutdown(Shutdown::Write)));
+    });
+    let outcome = world.once_at(&a, addr, &[]).outcome(DEADLINE).code(0);
+    assert_eq!(outcome.stderr.matches("still opening its store").count(), 1, "{}", outcome.stderr);
+    world.sync(&b);
+    assert_equal(&[&a, &b]);
 }
 
 #[test]

@@ -618,3 +618,40 @@ async fn hostile_first_bytes_get_a_clean_end() {
     server.open(&server.owner(1), SHARE).await.unwrap();
     drop(TlsServer::new(&server.key).unwrap());
 }
+
+/// Without a word a client would take it for a dead one.
+#[tokio::test]
+async fn a_server_that_is_still_opening_its_store_says_so_in_the_clear_and_inside_tls() {
+    let key = ServerKey::from_seed([11; 32]).unwrap();
+    let mut listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (open, opened) = tokio::sync::oneshot::channel::<()>();
+    let porch_key = key.clone();
+    let porch = tokio::spawn(async move {
+        let opened =
+            server::porch::until(&mut listener, Some(&porch_key), Duration::ZERO, || {}, opened).await;
+        opened.unwrap();
+        listener
+    });
+    for tls in [Tls::Auto, Tls::Always] {
+        let keyring = ring(1, vec![owner_secret(&key)], None);
+        let refused =
+            open_at(&SecureDialer { keyring, tls, invite: None }, address, SHARE).await.err().unwrap();
+        assert_eq!(refused.code(), ErrorCode::Opening, "{refused}");
+        assert!(refused.is_retryable());
+    }
+    // Nor is one that says nothing in the way.
+    let _silent = TcpStream::connect(address).await.unwrap();
+    open.send(()).unwrap();
+    let listener = soon(porch).await.unwrap();
+    let devices = Arc::new(Devices::in_memory(|| 1000));
+    let gate = Gate::new(key.clone(), true, [5; 32], b"boot".to_vec(), devices).unwrap();
+    let config = server::Config { access: Access::Proved(Arc::new(gate)), ..config() };
+    let store = Arc::new(MemoryStore::new([7; 32]));
+    let serving = server::run(listener, store.clone(), store, config, std::future::pending());
+    let serving = tokio::spawn(serving);
+    let keyring = ring(1, vec![owner_secret(&key)], None);
+    let dialer = SecureDialer { keyring, tls: Tls::Auto, invite: None };
+    assert!(open_at(&dialer, address, SHARE).await.is_ok());
+    serving.abort();
+}
