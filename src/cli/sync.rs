@@ -102,8 +102,10 @@ async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
     display.show(client.progress(), counters);
     let ended = client.run_forever(stop).await;
     display.end();
-    ended.map_err(|error| failure(&error))?;
-    Ok(Exit::Ok)
+    match ended {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) => Err(gave_up(client, &error)),
+    }
 }
 
 /// Syncs both ways until nothing is left.
@@ -117,8 +119,17 @@ pub async fn once(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     let _end = Ending(&display);
     let ended = client.run_once().await;
     display.end();
-    let done = ended.map_err(|error| failure(&error))?;
+    let done = match ended {
+        Ok(done) => done,
+        Err(error) => return Err(gave_up(client, &error)),
+    };
     Ok(summary(args, voice, &done, &counters, start.elapsed()))
+}
+
+/// The end of a client by an error.
+fn gave_up(client: Client, error: &ClientError) -> Failure {
+    client.forget_if_unused(error);
+    failure(error)
 }
 
 struct Ending<'a>(&'a Display);
@@ -258,6 +269,7 @@ pub fn failure(error: &ClientError) -> Failure {
         ClientError::Held { .. } | ClientError::Folder(FolderError::Replaced { .. }) => Exit::Partial,
         ClientError::Wire { source, .. } | ClientError::Connection(source) => match source.code() {
             ErrorCode::Auth => Exit::NotAuthorised,
+            ErrorCode::Opening => Exit::TimedOut,
             _ if source.is_timeout() => Exit::TimedOut,
             _ => Exit::General,
         },
@@ -269,9 +281,11 @@ pub fn failure(error: &ClientError) -> Failure {
 /// What happened and what to do about it.
 fn reason(error: &ClientError) -> String {
     let line = causes(error);
-            ErrorCode::Opening => Exit::TimedOut,
     match error {
         ClientError::Unreachable { .. } => format!("{line}; is `dropblock serve` running there?"),
+        ClientError::Wire { server, .. } if error.is_opening() => {
+            format!("{server} is still opening its store, which takes long after a crash")
+        }
         ClientError::Wire { source: WireError::Stranger(_), .. } => {
             format!("{line}; run as the user who runs it, or ask that user for a `dropblock invite`")
         }
@@ -283,9 +297,6 @@ fn reason(error: &ClientError) -> String {
         }
         ClientError::Folder(FolderError::NoSpace { .. }) => {
             format!("{line}; nothing was lost, free some and run again")
-        ClientError::Wire { server, .. } if error.is_opening() => {
-            format!("{server} is still opening its store, which takes long after a crash")
-        }
         }
         ClientError::Folder(FolderError::Replaced { .. }) => {
             format!("{line}: nothing of that was sent; put it back, or run again to sync what is there now")

@@ -5,6 +5,7 @@ use super::patrol::{Look, Patrol};
 use super::reconnect::Backoff;
 use super::session::Session;
 use super::{Client, ClientError, Done, News, rescue_names};
+use crate::folder::FolderError;
 use crate::folder::scan::Scope;
 use crate::folder::watch::{Hint, Watcher};
 use crate::wire::{ErrorCode, Pushes};
@@ -53,6 +54,15 @@ impl Client {
         Ok(Done { problems: self.problems.values().cloned().collect() })
     }
 
+    /// Takes the private part away again after a run that failed, if that run made it and nothing was synced: a folder that
+    /// was named by mistake must not look like a synced one, which no store and no other synced folder may be inside of.
+    pub fn forget_if_unused(self, error: &ClientError) {
+        let refused = matches!(error, ClientError::StoreInside { .. });
+        if self.state.base.is_empty() && (refused || self.state.store.is_none()) {
+            self.folder.unmake();
+        }
+    }
+
     /// Keeps both sides equal until `shutdown`. Connects again whenever the connection is lost.
     ///
     /// # Errors
@@ -78,6 +88,8 @@ impl Client {
             if !(may_try_again(&lost) || self.met && is_another(&lost)) {
                 return Err(lost);
             }
+            // It may be why.
+            self.check_folder()?;
             if std::mem::take(&mut self.was_equal) {
                 backoff.reset();
             }
@@ -88,6 +100,18 @@ impl Client {
                 () = &mut shutdown => return Ok(()),
                 () = tokio::time::sleep(backoff.next(dice)) => {}
             }
+        }
+    }
+
+    /// Sees whether the folder is still where it was: one that was unmounted, moved away or covered by a mount reports no
+    /// change, and what its user does at that path then would go nowhere. Any other failure is met when it is scanned.
+    ///
+    /// # Errors
+    /// [`FolderError::Replaced`].
+    fn check_folder(&self) -> Result<(), ClientError> {
+        match self.folder.work().here(|| self.folder.check()) {
+            Err(error @ FolderError::Replaced { .. }) => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
@@ -221,6 +245,7 @@ async fn wait(
                 return Ok(());
             }
             _ = polls.tick() => {
+                session.client.check_folder()?;
                 session.must_poll = true;
                 if session.poll().await.is_err() || !session.client.cycle.has_applied_all() {
                     return Ok(());

@@ -46,6 +46,14 @@ impl Disk {
         }
     }
 
+    /// Removes a folder with all that is in it. In memory nothing is: a simulated user has no second thoughts.
+    pub fn remove_all(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Kernel => std::fs::remove_dir_all(path),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
     /// The path without symlinks.
     pub fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
         match self {

@@ -74,7 +74,9 @@ pub enum FolderError {
         path: ShownPath,
     },
     /// A folder around it is synced already, or a store: the two would sync each other's private files without end.
-    #[error("{path} is inside {outer}, which is a synced folder or a store itself")]
+    #[error(
+        "{path} is inside {outer}, which is a synced folder or a store itself: name one outside of it, or remove {outer}/.dropblock if it was synced by mistake"
+    )]
     Nested {
         /// The folder.
         path: ShownPath,

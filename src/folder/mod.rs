@@ -184,6 +184,16 @@ impl Folder {
         self.is_new
     }
 
+    /// Removes the private part, if this call of [`Folder::open`] made it. What fails stays.
+    pub fn unmake(&self) {
+        if self.is_new
+            && self.trash_len() == 0
+            && let Err(error) = self.disk.remove_all(&self.path.join(PRIVATE_DIR))
+        {
+            tracing::debug!(%error, "the private part stays");
+        }
+    }
+
     /// Checks that the folder at the path is still the one that was opened, with its private part.
     ///
     /// # Errors
@@ -283,7 +293,9 @@ fn find_or_make(disk: &Disk, path: &Path, create: bool) -> Result<PathBuf, Folde
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
             disk.make_folder(path).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
-                    FolderError::NotFound { path: path.parent().unwrap_or(path).into() }
+                    // Of a name alone it is the working directory.
+                    let parent = path.parent().filter(|parent| parent != &Path::new(""));
+                    FolderError::NotFound { path: parent.unwrap_or(Path::new(".")).into() }
                 }
                 _ => FolderError::from_io("make", path, error),
             })?;

@@ -3,6 +3,7 @@
 use crate::support::DEADLINE;
 use crate::support::disk::Folder;
 use crate::support::process::Outcome;
+use crate::support::sandbox::{Sandbox, SmallDisk};
 use crate::support::world::{World, assert_equal, wait_for, wait_until};
 
 /// Two folders with 150 files in sync.
@@ -175,4 +176,23 @@ fn a_live_client_with_allow_mass_delete_sends_it() {
     wait_until("connected", || a.has("x"));
     empty(&a);
     wait_for(&[&a, &b], DEADLINE, "empty", |tree| tree.names().is_empty());
+}
+
+/// A folder that is unmounted under a client reports no change, and what its user does at that path goes elsewhere.
+#[test]
+fn a_disk_that_is_unmounted_live_ends_the_client_although_nothing_happens() {
+    let place = tempfile::tempdir().unwrap();
+    let mount = place.path().join("disk");
+    let Some(disk) = SmallDisk::new(&mount, 20) else { return };
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.serve();
+    let b = world.folder("b");
+    Folder::at(disk.seen()).many("d", 150);
+    let mut client = world.live(&Folder::at(&mount));
+    client.process.wait_output("is in sync");
+    disk.unmount();
+    let outcome = client.process.outcome(DEADLINE).code(3);
+    assert!(outcome.stderr.contains("was replaced or removed"), "{}", outcome.stderr);
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), 151, "the other side lost files");
 }

@@ -149,6 +149,13 @@ impl SmallDisk {
         assert!(command.status().unwrap().success());
     }
 
+    /// Unmounts it, also when somebody uses it.
+    pub fn unmount(&self) {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.keeper.id().to_string(), "-m", "umount", "-l"]).arg(&self.mount);
+        assert!(command.status().unwrap().success());
+    }
+
     fn is_mounted(&self) -> bool {
         let mounts =
             std::fs::read_to_string(format!("/proc/{}/mounts", self.keeper.id())).unwrap_or_default();
