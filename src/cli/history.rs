@@ -121,7 +121,7 @@ fn line(version: &Version) -> String {
     let folder = if last.kind.is_folder() { "/" } else { "" };
     let from = match (&version.before, &version.after) {
         (Some(before), Some(after)) if before.path != after.path => {
-            format!("{}{folder} -> ", path_of(before))
+            format!("{}{folder} -> ", short(&path_of(before)))
         }
         _ => String::new(),
     };
@@ -133,8 +133,26 @@ fn line(version: &Version) -> String {
         escape(version.device.as_bytes()),
         what(version),
         size,
-        path_of(last),
+        short(&path_of(last)),
     )
+}
+
+/// Longest path that is shown whole to people, characters.
+const PATH_CHARS_MAX: usize = 400;
+/// What is shown of a longer one.
+const PATH_FRONT: usize = 100;
+const PATH_END: usize = 250;
+
+/// A path for people: of one that would fill the screen the front and the end. `--json` has it whole.
+fn short(path: &RelPath) -> String {
+    let text = path.to_string();
+    let count = text.chars().count();
+    if count <= PATH_CHARS_MAX {
+        return text;
+    }
+    let front: String = text.chars().take(PATH_FRONT).collect();
+    let end: String = text.chars().skip(count - PATH_END).collect();
+    format!("{front}[… {} more …]{end}", count - PATH_FRONT - PATH_END)
 }
 
 fn json_line(version: &Version) -> String {
@@ -152,4 +170,19 @@ fn json_line(version: &Version) -> String {
         object = object.number("size", size);
     }
     object.flag("restorable", version.after.is_some() && version.kept).line()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_would_fill_the_screen_is_cut_in_its_middle() {
+        let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+        assert_eq!(short(&path("a/b\u{e9}.txt")), "a/b\u{e9}.txt");
+        let deep = format!("top/{}name.txt", "\u{e9}\u{e9}/".repeat(5_000));
+        let shown = short(&path(&deep));
+        assert!(shown.starts_with("top/\u{e9}") && shown.ends_with("/name.txt"), "{shown}");
+        assert!(shown.chars().count() < PATH_CHARS_MAX && shown.contains("[… 14662 more …]"), "{shown}");
+    }
 }

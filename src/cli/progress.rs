@@ -4,7 +4,8 @@
 use super::text::{self, Voice};
 use crate::client::{Phase, Progress};
 use crate::model::counters::Counters;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,34 @@ use std::time::Duration;
 const DRAW: Duration = Duration::from_millis(100);
 /// Shorter work is not shown.
 const PATIENCE: Duration = Duration::from_millis(400);
+
+/// One line, in the units of all other text.
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template(
+        "{prefix:9} {bar:24} {done:>8} of {all:<8} {rate:>10}  {msg}  {eta} left",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let write = |out: &mut dyn Write, line: String| {
+        // Nobody to tell that a terminal takes no text.
+        let _ = out.write_str(&line);
+    };
+    style
+        .with_key("done", move |state: &ProgressState, out: &mut dyn Write| {
+            write(out, text::bytes(state.pos()));
+        })
+        .with_key("all", move |state: &ProgressState, out: &mut dyn Write| {
+            write(out, text::bytes(state.len().unwrap_or_default()));
+        })
+        .with_key("rate", move |state: &ProgressState, out: &mut dyn Write| {
+            write(out, format!("{}/s", text::bytes(per_second(state.pos(), state.elapsed()))));
+        })
+}
+
+/// The rate since the work began.
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let ms = time.as_millis().max(1);
+    u64::try_from(u128::from(bytes) * 1000 / ms).unwrap_or(u64::MAX)
+}
 
 /// A line at the bottom of the terminal.
 #[derive(Clone)]
@@ -26,10 +55,7 @@ impl Display {
         let shown = !voice.quiet && std::io::stderr().is_terminal();
         let bar = shown.then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template(
-                "{prefix:9} {bar:24} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {msg}  {eta} left",
-            );
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(style());
             bar
         });
         Self { bar }
@@ -41,11 +67,15 @@ impl Display {
         tokio::spawn(async move {
             let mut since = tokio::time::Instant::now();
             let mut phase = Phase::Idle;
+            let mut is_shown = false;
+            bar.set_draw_target(ProgressDrawTarget::hidden());
             while !bar.is_finished() {
                 tokio::time::sleep(DRAW).await;
                 let shown = progress.look();
                 if shown.phase != phase {
                     phase = shown.phase;
+                    bar.set_draw_target(ProgressDrawTarget::hidden());
+                    is_shown = false;
                     since = tokio::time::Instant::now();
                     bar.reset();
                 }
@@ -56,9 +86,9 @@ impl Display {
                 };
                 if title.is_empty() || since.elapsed() < PATIENCE || shown.bytes_total == 0 {
                     bar.set_draw_target(ProgressDrawTarget::hidden());
+                    is_shown = false;
                     continue;
                 }
-                bar.set_draw_target(ProgressDrawTarget::stderr());
                 bar.set_prefix(title);
                 bar.set_length(shown.bytes_total.max(shown.bytes));
                 bar.set_position(shown.bytes);
@@ -67,6 +97,10 @@ impl Display {
                     shown.files,
                     text::count(shown.files_total, "file", "files")
                 ));
+                // Not before it has something to show: it draws itself at once.
+                if !std::mem::replace(&mut is_shown, true) {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                }
             }
         });
     }

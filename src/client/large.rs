@@ -6,6 +6,7 @@
 
 use super::ClientError;
 use super::download::{Fetched, Fetcher, Wanted};
+use super::progress::Progress;
 use super::read::{Job, Outcome, UNRESTED};
 use super::upload::{OnFull, put, upload};
 use crate::folder::stage::Staged;
@@ -101,7 +102,8 @@ impl Large {
             tokio::time::sleep(UNRESTED).await;
             let path = job.path.clone();
             let uploaded =
-                upload(&connection, &folder, vec![job], 1, &counters, &|_| {}, OnFull::Stop).await?;
+                upload(&connection, &folder, vec![job], 1, &counters, &Progress::default(), OnFull::Stop)
+                    .await?;
             let mut full = uploaded.full;
             if !uploaded.inline.is_empty() {
                 full |= put(&connection, folder.work(), uploaded.inline).await?.full;

@@ -201,9 +201,8 @@ impl Session<'_> {
 
     async fn upload(&self, jobs: Vec<Job>, on_full: OnFull) -> Result<upload::Uploaded, ClientError> {
         let client = &*self.client;
-        let (progress, threads) = (client.progress.clone(), client.config.threads);
-        let on_bytes = |bytes| progress.add_bytes(bytes);
-        upload::upload(&self.connection, &client.folder, jobs, threads, &client.counters, &on_bytes, on_full)
+        let (progress, threads) = (&*client.progress, client.config.threads);
+        upload::upload(&self.connection, &client.folder, jobs, threads, &client.counters, progress, on_full)
             .await
     }
 
@@ -299,7 +298,6 @@ impl Session<'_> {
     fn take_file(&mut self, found: &Found, path: &RelPath, outcome: Outcome, looks: &mut Vec<Update>) {
         match outcome {
             Outcome::Read { content, stamp, unrested } => {
-                self.client.progress.add_files(1);
                 self.client.unreadable.remove(path);
                 let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
                 if unrested {

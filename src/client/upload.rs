@@ -5,6 +5,7 @@
 
 use super::ClientError;
 use super::error::is_no_room;
+use super::progress::Progress;
 use super::read::{self, Event, Job, Outcome};
 use crate::block::pack::{self, Packer};
 use crate::block::{Block, SealedBlock, Sealer};
@@ -76,7 +77,7 @@ pub async fn upload(
     jobs: Vec<Job>,
     threads: usize,
     counters: &Arc<Counters>,
-    on_bytes: &(dyn Fn(u64) + Sync),
+    progress: &Progress,
     on_full: OnFull,
 ) -> Result<Uploaded, ClientError> {
     if jobs.is_empty() {
@@ -88,10 +89,13 @@ pub async fn upload(
     while let Some(event) = events.recv().await {
         match event {
             Event::Block(block, delta) => {
-                on_bytes(block.bytes().len() as u64);
+                progress.add_bytes(block.bytes().len() as u64);
                 sender.take(block, delta).await?;
             }
-            Event::Done(job, outcome) => files.push((job, outcome)),
+            Event::Done(job, outcome) => {
+                progress.add_files(1);
+                files.push((job, outcome));
+            }
         }
         if sender.taken.full && on_full == OnFull::Stop {
             break;
