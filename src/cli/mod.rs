@@ -102,7 +102,10 @@ pub fn run() -> Exit {
     };
     match done {
         Ok(exit) => exit,
-        Err(failure) => {
+        Err(mut failure) => {
+            if std::env::current_dir().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                failure.line.push_str("; the working directory was deleted: change to another one");
+            }
             text::error(&failure);
             failure.exit
         }

@@ -10,7 +10,7 @@ use crate::folder::{self, ShownPath};
 use crate::server::{self, Access, Config, Devices, Gate, Tended, gate, porch};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub struct Args {
     store: PathBuf,
 
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", env = "DROPBLOCK_LISTEN")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420", value_parser = place, env = "DROPBLOCK_LISTEN")]
+    listen: String,
 
     /// How long replaced and deleted versions stay restorable, for example 30d; 0 keeps none. It is remembered in the
     /// store [default: what was said last, or 30d]
@@ -52,7 +52,7 @@ const CONNECTIONS_WAIT: i32 = 1024;
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     // First the port: nothing is left behind when it is taken.
-    let socket = bind(args.listen).map_err(|error| no_port(&args, &error))?;
+    let socket = bind_any(&args.listen).map_err(|error| no_port(&args, &error))?;
     refuse_inside_ours(&args.store)?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -73,6 +73,31 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
 
 fn no_port(args: &Args, error: &std::io::Error) -> Failure {
     Failure::new(Exit::General, format!("cannot listen on {}: {error}", args.listen))
+}
+
+/// Checks the form only: what a name leads to is asked when it is bound.
+fn place(text: &str) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err("ADDR:PORT, for example 127.0.0.1:7420 or localhost:0".to_owned()),
+    }
+}
+
+/// Takes the port at the first address that the name leads to and that is this machine's. IPv4 first: where clients look
+/// when nobody says is 127.0.0.1.
+fn bind_any(name: &str) -> std::io::Result<OwnedFd> {
+    let mut addresses: Vec<SocketAddr> = name.to_socket_addrs()?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let mut failure = std::io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match bind(address) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// Takes the port, before there are threads: they would be outside of the wall. Nobody is let wait there yet.
@@ -112,6 +137,9 @@ async fn open_and_serve(
     let options = StoreOptions { keep_ms: args.keep, ..StoreOptions::default() };
     let path = args.store.clone();
     let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
+    // To show, not to let in: the store is not locked yet.
+    let key = identity::known(&args.store);
+    let slow = || voice.say("opening the store takes long; clients are told to wait");
     let opened = tokio::select! {
         biased;
         () = &mut stop => return Ok(None),
@@ -171,7 +199,10 @@ fn refuse_inside_ours(store: &Path) -> Result<(), Failure> {
     let (store, outer) = (ShownPath::from(store), ShownPath::from(outer));
     Err(Failure::new(
         Exit::General,
-        format!("the store {store} is inside {outer}, which is a synced folder or a store"),
+        format!(
+            "the store {store} is inside {outer}, which is a synced folder or a store: name one outside of it, or remove \
+             {outer}/.dropblock if it was synced by mistake"
+        ),
     ))
 }
 

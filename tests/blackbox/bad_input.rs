@@ -669,47 +669,6 @@ fn a_full_disk_sets_no_index_aside() {
     assert_equal(&[&a, &b]);
 }
 
-#[test]
-fn root_is_told_what_was_not_tested() {
-    // So that a run without rights shows in one place what it left out.
-    if !is_root() {
-        skipped("full disks need root");
-    }
-}
-
-#[test]
-fn a_folder_or_a_store_inside_a_synced_folder_is_refused() {
-    let world = World::new();
-    let a = world.folder("a");
-    a.mkdir("in");
-    world.sync(&a);
-    let inner = a.join("in");
-    let line = world.run(["sync", inner.to_str().unwrap(), "--once"]).refusal();
-    assert!(line.contains("a synced folder"), "{line}");
-    let refused = world.try_serve(&inner, "127.0.0.1:0".parse().unwrap()).err().expect("served");
-    assert!(refused.refusal().contains("a synced folder"));
-    assert!(!a.has("in/.dropblock") && !a.has("in/store.toml"));
-    world.sync(&a);
-}
-
-#[test]
-fn the_store_inside_the_folder_is_refused_and_so_is_a_folder_inside_the_store() {
-    let mut world = World::empty();
-    let a = world.folder("a");
-    a.mkdir("below");
-    world.set_store(a.join("below/store"));
-    world.serve();
-    let once = world.once(&a).code(1);
-    assert!(once.stderr.contains("a/below/store is the store of this server"), "{}", once.stderr);
-    let mut live = world.live(&a);
-    let live = live.process.outcome(DEADLINE).code(1);
-    assert!(live.stderr.contains("is the store of this server"), "{}", live.stderr);
-    let packs = a.join("below/store/packs");
-    let line = world.run(["sync", packs.to_str().unwrap(), "--once"]).refusal();
-    assert!(line.contains("or a store"), "{line}");
-    assert!(!packs.join(".dropblock").exists());
-}
-
 /// Not the name of a file inside, nor where a database passed its errors on.
 #[test]
 fn a_hub_whose_disk_is_full_says_so_in_one_line() {
@@ -815,6 +774,47 @@ fn a_folder_that_was_named_by_mistake_is_left_as_it_was() {
     // What was synced keeps what it knows.
     world.once_at(&inner, free_addr(), &[]).outcome(DEADLINE).code(1);
     assert!(inner.has(".dropblock/state"));
+}
+
+#[test]
+fn root_is_told_what_was_not_tested() {
+    // So that a run without rights shows in one place what it left out.
+    if !is_root() {
+        skipped("full disks need root");
+    }
+}
+
+#[test]
+fn a_folder_or_a_store_inside_a_synced_folder_is_refused() {
+    let world = World::new();
+    let a = world.folder("a");
+    a.mkdir("in");
+    world.sync(&a);
+    let inner = a.join("in");
+    let line = world.run(["sync", inner.to_str().unwrap(), "--once"]).refusal();
+    assert!(line.contains("a synced folder"), "{line}");
+    let refused = world.try_serve(&inner, "127.0.0.1:0".parse().unwrap()).err().expect("served");
+    assert!(refused.refusal().contains("a synced folder"));
+    assert!(!a.has("in/.dropblock") && !a.has("in/store.toml"));
+    world.sync(&a);
+}
+
+#[test]
+fn the_store_inside_the_folder_is_refused_and_so_is_a_folder_inside_the_store() {
+    let mut world = World::empty();
+    let a = world.folder("a");
+    a.mkdir("below");
+    world.set_store(a.join("below/store"));
+    world.serve();
+    let once = world.once(&a).code(1);
+    assert!(once.stderr.contains("a/below/store is the store of this server"), "{}", once.stderr);
+    let mut live = world.live(&a);
+    let live = live.process.outcome(DEADLINE).code(1);
+    assert!(live.stderr.contains("is the store of this server"), "{}", live.stderr);
+    let packs = a.join("below/store/packs");
+    let line = world.run(["sync", packs.to_str().unwrap(), "--once"]).refusal();
+    assert!(line.contains("or a store"), "{line}");
+    assert!(!packs.join(".dropblock").exists());
 }
 
 /// Lines for people that nobody can read are no reason to stop.
