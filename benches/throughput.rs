@@ -61,7 +61,7 @@ impl Hub {
         static SEED: AtomicU8 = AtomicU8::new(2);
         let config = client::Config {
             server: self.address.clone(),
-            share: "bench".to_owned(),
+            share: Some("bench".to_owned()),
             device_name: "bench".to_owned(),
             poll: Duration::from_secs(1),
             allow_mass_delete: false,
