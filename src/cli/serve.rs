@@ -12,6 +12,7 @@ use crate::storage::{Problem, StorageError, Store, StoreOptions};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,9 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", default_value = "auto", env = "DROPBLOCK_TLS")]
     tls: TlsArg,
 }
+
+/// Between two looks whether the store is still there.
+const STORE_LOOK: Duration = Duration::from_secs(1);
 
 /// The server's credential is left anew this often, should somebody have cleared the place.
 const LEAVE: Duration = Duration::from_secs(60);
@@ -182,6 +186,13 @@ async fn serve(
     config.access = Access::Proved(gate.clone());
     let (folder, scrub_ms) = (args.store.clone(), args.scrub);
     config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });
+    let mut removed = false;
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = removal(args.store.clone()) => removed = true,
+        }
+    };
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
     leaving.abort();
     credentials::withdraw(&server);
@@ -189,7 +200,31 @@ async fn serve(
         tracing::warn!(%error, "when devices were seen was not written down");
     }
     ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
+    if removed {
+        let shown = ShownPath::from(args.store.as_path());
+        let line = format!(
+            "stopped: the store {shown} was removed or replaced while it was served, and nothing more is kept there; start again to go on \
+             with what is there now"
+        );
+        return Err(Failure::new(Exit::General, line));
+    }
     Ok(())
+}
+
+/// Waits until the store is not at its path any more. What is written to open files that nobody can find would be
+/// acknowledged, and lost with this process.
+async fn removal(store: PathBuf) {
+    let lock = store.join("lock");
+    let look = move || std::fs::metadata(&lock).map(|found| (found.dev(), found.ino()));
+    let Ok(known) = look() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(STORE_LOOK).await;
+        match tokio::task::spawn_blocking(look.clone()).await {
+            Ok(Ok(found)) if found != known => return,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
+            _ => {}
+        }
+    }
 }
 
 /// A store inside a synced folder would be synced into itself without end.

@@ -71,7 +71,7 @@ pub enum StorageError {
     Full(PathBuf),
     /// The index must be built anew, and the disk has no room for another one beside what is there.
     #[error(
-        "the disk of {0} is full, and the index of the store has to be built anew: make room there and start again"
+        "the disk of {0} is full, and the index of the store needs room: make room there and start again"
     )]
     FullForIndex(PathBuf),
     /// Reading or writing failed.

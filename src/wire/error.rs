@@ -153,7 +153,7 @@ pub enum WireError {
     #[error("not a name of a share")]
     ShareName,
     /// Nothing came in time.
-    #[error("no {what} within {ms} ms")]
+    #[error("no {what} within {}", time(*ms))]
     Timeout {
         /// What was waited for.
         what: &'static str,
@@ -188,6 +188,11 @@ pub enum WireError {
     /// The connection had ended already, for this reason.
     #[error("connection lost: {0}")]
     Lost(#[source] Arc<WireError>),
+}
+
+/// `10 s`; `250 ms` where that says more.
+fn time(ms: u64) -> String {
+    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
 }
 
 impl WireError {

@@ -756,6 +756,31 @@ fn a_hub_listens_where_a_name_leads() {
     }
 }
 
+/// What it acknowledged from then on would be in files that nobody can find.
+#[test]
+fn a_hub_whose_store_is_removed_or_replaced_under_it_ends() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("x", "1");
+    world.sync(&a);
+    let addr = world.addr();
+    let mut client = world.live(&a);
+    client.process.wait_output("is in sync");
+    fs::rename(world.store(), world.path().join("elsewhere")).unwrap();
+    let ended = world.server().process.outcome(DEADLINE).code(1);
+    assert!(ended.stderr.contains("was removed or replaced"), "{}", ended.stderr);
+    a.write("y", "2");
+    world.once_at(&world.folder("b"), addr, &[]).outcome(DEADLINE).code(1);
+    // The client offers what it has to the store that is there next.
+    world.serve_again(addr);
+    client.process.wait_output("does not know this folder's past");
+    client.process.wait_output("connected to");
+    client.stop();
+    let b = world.folder("b");
+    world.sync_all(&[&a, &b]);
+    assert_eq!((b.text("x"), b.text("y")), ("1".into(), "2".into()));
+}
+
 /// Or neither the hub nor another folder in it could be used any more.
 #[test]
 fn a_folder_that_was_named_by_mistake_is_left_as_it_was() {
