@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "hostile/crowd.rs"]
+mod crowd;
 #[path = "hostile/guest.rs"]
 mod guest;
 #[path = "hostile/guests.rs"]

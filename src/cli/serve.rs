@@ -6,6 +6,7 @@ use super::text::{self, Voice};
 use super::wall::{self, May};
 use super::{credentials, identity};
 use crate::auth::{Fingerprint, Secret};
+use crate::folder::fs::{open_files_max, raise_open_files};
 use crate::folder::{self, ShownPath};
 use crate::server::{self, Access, Config, Devices, Gate, Tended, gate, porch};
 use crate::storage::{Problem, StorageError, Store, StoreOptions};
@@ -51,6 +52,11 @@ const LEAVE: Duration = Duration::from_secs(60);
 /// Who comes while the store is being opened waits so long for an answer; clients wait ten seconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Connections at most; fewer where the system does not let this process have that many files open.
+const CONNECTIONS_MAX: u64 = 16_384;
+/// What is open beside connections: packs, index, journals, and strangers who have not said who they are.
+const FILES_BESIDE: u64 = 1024;
+
 /// Connections that may wait to be accepted.
 const CONNECTIONS_WAIT: i32 = 1024;
 
@@ -61,6 +67,7 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     wall_in(&args.store);
+    raise_open_files(CONNECTIONS_MAX + FILES_BESIDE);
     let runtime = super::runtime()?;
     let run = runtime.block_on(open_and_serve(&args, socket, voice));
     // A store that is still being opened is not waited for: it may take minutes, and can be left at any point.
@@ -183,6 +190,7 @@ async fn serve(
     text::data(&format!("listening on {address}"));
     let leaving = tokio::spawn(leave_again(server, secret));
     let mut config = Config::new(store.id(), super::seed()?);
+    config.connections_max = connections_max(open_files_max());
     config.access = Access::Proved(gate.clone());
     let (folder, scrub_ms) = (args.store.clone(), args.scrub);
     config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });
@@ -225,6 +233,12 @@ async fn removal(store: PathBuf) {
             _ => {}
         }
     }
+}
+
+/// How many connections a process takes that may have so many files open: they must leave room for the store's own.
+fn connections_max(files: u64) -> usize {
+    let room = files.saturating_sub(FILES_BESIDE).max(files / 4);
+    usize::try_from(room.min(CONNECTIONS_MAX)).unwrap_or(1)
 }
 
 /// A store inside a synced folder would be synced into itself without end.

@@ -14,6 +14,10 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 /// Inline blocks of one push, bytes. Above it, clients ask for what they lack.
 const PUSH_BLOCK_BYTES_MAX: usize = 2 * limits::INLINE_BYTES_MAX;
 
+/// Sessions that are told in one go, before others may run: with ten thousand of them, a commit of one does not wait until
+/// all have heard of the one before.
+const TOLD_AT_ONCE: usize = 32;
+
 /// Pushes that wait for one session.
 pub type Pushes = Arc<Backlog<EncodedFrame>>;
 
@@ -90,7 +94,7 @@ impl Registry {
 pub async fn run(server: Arc<Server>, mut events: Receiver<Arc<CommitEvent>>) {
     loop {
         match events.recv().await {
-            Ok(event) => push(&server, &event),
+            Ok(event) => push(&server, &event).await,
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "broadcast fell behind the journal");
                 server.registry.all().iter().for_each(|pushes| pushes.mark_behind());
@@ -100,7 +104,7 @@ pub async fn run(server: Arc<Server>, mut events: Receiver<Arc<CommitEvent>>) {
     }
 }
 
-fn push(server: &Server, event: &CommitEvent) {
+async fn push(server: &Server, event: &CommitEvent) {
     let others = server.registry.others(event.share, event.session);
     if others.is_empty() {
         return;
@@ -113,9 +117,14 @@ fn push(server: &Server, event: &CommitEvent) {
         }
         match encode(server, event, deltas) {
             Ok(frame) => {
-                for entry in readers {
-                    if !entry.pushes.offer(frame.clone(), frame.wire_bytes()) {
-                        tracing::debug!(seq = %event.head.seq, "a client lags, it will poll");
+                for some in readers.chunks(TOLD_AT_ONCE) {
+                    for entry in some {
+                        if !entry.pushes.offer(frame.clone(), frame.wire_bytes()) {
+                            tracing::debug!(seq = %event.head.seq, "a client lags, it will poll");
+                        }
+                    }
+                    if readers.len() > TOLD_AT_ONCE {
+                        tokio::task::yield_now().await;
                     }
                 }
             }
