@@ -137,8 +137,8 @@ pub async fn want(
     part.send(session, request, true).await
 }
 
-/// Replaces blocks by shorter forms of them: as they came from another client, when this one holds all their bases, or
-/// sealed against the base that it names for each.
+/// Replaces blocks by shorter forms of them: as they came from another client, or sealed against the base that this one names
+/// for each. Where two old blocks became one it names only one of them: it holds the other too, or asks again without.
 async fn against(
     session: &Session,
     hashes: &[BlockHash],
@@ -152,7 +152,7 @@ async fn against(
         let Some(sealed) = block else { continue };
         let known = server.deltas.get(session.share, *hash);
         match known
-            .filter(|delta| delta.bases().is_ok_and(|bases| bases.iter().all(|base| held.contains(base))))
+            .filter(|delta| delta.bases().is_ok_and(|bases| bases.iter().any(|base| held.contains(base))))
         {
             Some(delta) if delta.payload.len() < sealed.payload.len() => *sealed = delta,
             Some(_) => {}
