@@ -10,7 +10,7 @@ use super::session::Session;
 use super::similar::{self, New};
 use super::{ClientError, News, Phase};
 use crate::folder::stage::Staged;
-use crate::folder::{FolderError, Update};
+use crate::folder::{FolderError, Stamp, Update};
 use crate::model::{FileContent, Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::DiskOp;
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ impl Session<'_> {
         if plan.ops.is_empty() {
             return Ok(());
         }
-        self.announce_moves(plan)?;
+        self.announce_structure(plan)?;
         let report = self.structure(plan)?;
         let touched = report.touched.clone();
         self.absorb(report);
@@ -143,18 +143,26 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The same for moves: one that was carried out but not recorded must not look like the user's own.
-    fn announce_moves(&mut self, plan: &Plan) -> Result<(), FolderError> {
+    /// The same for folders that are made or moved, and for files that are moved: what was carried out but not recorded must
+    /// not look like the user's own.
+    fn announce_structure(&mut self, plan: &Plan) -> Result<(), FolderError> {
         let client = &*self.client;
         let disk = client.cycle.disk(&client.state.base);
-        let intents = plan.ops.iter().filter_map(|op| {
-            let DiskOp::Move { id, .. } = op else { return None };
-            let goal = plan.merge.nodes.get(id)?.as_ref()?;
-            let node = client
-                .cycle
-                .agreed_by(*id, goal)
-                .filter(|_| disk.state(*id).is_some_and(|now| now.kind == goal.kind))?;
-            Some(Update::Intend { id: *id, node, stamp: client.stamp(*id)? })
+        let intents = plan.ops.iter().filter_map(|op| match op {
+            DiskOp::Move { id, .. } => {
+                let goal = plan.merge.nodes.get(id)?.as_ref()?;
+                let node = client
+                    .cycle
+                    .agreed_by(*id, goal)
+                    .filter(|_| disk.state(*id).is_some_and(|now| now.kind == goal.kind))?;
+                Some(Update::Intend { id: *id, node, stamp: client.stamp(*id)? })
+            }
+            DiskOp::MakeFolder { id, parent, name } => {
+                let goal = NodeState { parent: *parent, name: name.clone(), kind: Kind::Folder };
+                let node = client.cycle.agreed_by(*id, &goal)?;
+                Some(Update::Intend { id: *id, node, stamp: Stamp::NONE })
+            }
+            _ => None,
         });
         let intents = intents.collect();
         self.client.save_nodes(intents, false)

@@ -39,6 +39,7 @@ impl Client {
         let unsent = session.no_room.summary();
         if done.is_ok() {
             session.prune();
+            session.client.state.tidy()?;
             sweep(&mut session);
             while let Some(push) = pushes.try_next() {
                 if let crate::wire::Push::Wanted(hashes) = push {
@@ -176,6 +177,7 @@ impl Client {
             if settled && !held && !busy && !session.must_poll && !std::mem::replace(&mut told_equal, true) {
                 session.client.was_equal = true;
                 session.prune();
+                session.client.state.tidy()?;
                 session.client.news(News::InSync);
             }
             if session.must_poll && failures < 3 {

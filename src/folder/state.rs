@@ -7,7 +7,7 @@
 //! short file that looks like an edit of the user.
 
 use super::state_log::{self, StateLog};
-use super::{Disk, Folder, FolderError, Identity, Stamp, names};
+use super::{Disk, EntryKind, Folder, FolderError, Identity, Meta, Stamp, names};
 use crate::model::id_map::IdMap;
 use crate::model::{ChainHash, DeviceId, JournalId, NodeId, NodeState, Seq, StoreId};
 use crate::tree::{Tree, TreeNode};
@@ -64,7 +64,7 @@ pub enum Update {
         id: NodeId,
         /// Version and state.
         node: TreeNode,
-        /// How the staged file looks.
+        /// How the staged file looks; [`Stamp::NONE`] for a folder that is to be made.
         stamp: Stamp,
     },
     /// This state (`None`: a deletion) is about to be sent. If the server took it and the answer never came, what it
@@ -294,13 +294,23 @@ impl State {
         for update in batch {
             self.apply(update);
         }
+        self.rewrite_if(StateLog::is_mostly_garbage)
+    }
+
+    /// Rewrites the file when much of it is void: at rest, when nobody waits for it. The next start then reads less.
+    ///
+    /// # Errors
+    /// As [`State::save`]; a full disk is none.
+    pub fn tidy(&mut self) -> Result<(), FolderError> {
+        self.rewrite_if(StateLog::is_partly_garbage)
+    }
+
+    fn rewrite_if(&mut self, pays: fn(&StateLog, usize) -> bool) -> Result<(), FolderError> {
         let live = self.base.len() + self.sent.len();
-        if let Some(mut log) = self.log.take() {
-            let done = if log.is_mostly_garbage(live) { log.rewrite(&self.as_batch()) } else { Ok(()) };
-            self.log = Some(log);
-            done?;
-        }
-        Ok(())
+        let Some(mut log) = self.log.take() else { return Ok(()) };
+        let done = if pays(&log, live) { log.rewrite(self.everything()) } else { Ok(()) };
+        self.log = Some(log);
+        done
     }
 
     /// Changes memory only.
@@ -362,7 +372,7 @@ impl State {
     }
 
     /// Everything there is, as one batch: folders before what they hold.
-    fn as_batch(&self) -> Batch {
+    fn everything(&self) -> impl Iterator<Item = Update> {
         let account = Update::Account { store: self.store, share: self.share.clone(), device: self.device };
         let nodes = self.base.iter().map(|(id, node)| Update::Put {
             id,
@@ -386,8 +396,16 @@ impl State {
             .chain(nodes)
             .chain(intents)
             .chain(sent)
-            .collect()
     }
+}
+
+/// How what was announced looks in its place, for the state, if this is it.
+fn placed_stamp(node: &TreeNode, announced: &Stamp, there: &Meta) -> Option<Stamp> {
+    if node.state.kind.is_folder() && *announced == Stamp::NONE {
+        // One that was to be made: whoever made it, folders of one name are one.
+        return (there.kind == EntryKind::Folder).then_some(there.stamp);
+    }
+    (there.stamp.identity() == announced.identity()).then(|| announced.distrusted())
 }
 
 impl Folder {
@@ -398,26 +416,35 @@ impl Folder {
     /// # Errors
     /// Failures of the disk.
     pub fn settle_intents(&self, state: &mut State) -> Result<usize, FolderError> {
-        let mut batch = Batch::new();
-        for (id, (node, stamp)) in std::mem::take(&mut state.intents) {
-            let Some(path) =
-                state.base.path_of(node.state.parent).map(|parent| parent.join(&node.state.name))
-            else {
-                continue;
-            };
-            // Agreed as another node since then: as that it stays.
-            let taken =
-                state.base.child(node.state.parent, &node.state.name).is_some_and(|there| there != id)
-                    || state.owners(stamp.identity()).any(|owner| owner != id);
-            let placed =
-                !taken && self.look(&path)?.is_some_and(|meta| meta.stamp.identity() == stamp.identity());
-            if placed {
-                batch.push(Update::Put { id, node, stamp: Some(stamp.distrusted()) });
+        let mut open = std::mem::take(&mut state.intents);
+        let mut settled = 0;
+        // What was put into a folder that was made for it is found once the folder is known.
+        loop {
+            let (mut batch, mut waiting) = (Batch::new(), BTreeMap::new());
+            for (id, (node, stamp)) in open {
+                let Some(parent) = state.base.path_of(node.state.parent) else {
+                    waiting.insert(id, (node, stamp));
+                    continue;
+                };
+                let there = self.look(&parent.join(&node.state.name))?;
+                let placed = there.and_then(|meta| placed_stamp(&node, &stamp, &meta));
+                // Agreed as another node since then: as that it stays.
+                let is_other = |place: &Stamp| {
+                    state.base.child(node.state.parent, &node.state.name).is_some_and(|there| there != id)
+                        || state.owners(place.identity()).any(|owner| owner != id)
+                };
+                if let Some(stamp) = placed.filter(|stamp| !is_other(stamp)) {
+                    batch.push(Update::Put { id, node, stamp: Some(stamp) });
+                }
+            }
+            let count = batch.len();
+            settled += count;
+            state.save(batch, true)?;
+            open = waiting;
+            if count == 0 || open.is_empty() {
+                return Ok(settled);
             }
         }
-        let settled = batch.len();
-        state.save(batch, true)?;
-        Ok(settled)
     }
 
     /// Loads the state, or starts a new one when there is none or it is damaged.

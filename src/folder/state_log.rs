@@ -19,6 +19,7 @@ use crate::model::record::{self, Parsed};
 use crate::model::{DeviceId, NodeId, NodeState, Seq, StoreId};
 use crate::tree::TreeNode;
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -188,9 +189,12 @@ fn read_payload(payload: &[u8], batch: &mut Vec<Update>) -> Option<bool> {
     }
 }
 
-/// The records of one batch.
-fn encode(batch: &[Update]) -> Result<Vec<u8>, CodecError> {
-    let mut out = Vec::new();
+/// Appends the records of one batch to `out`, and says how many updates it has.
+fn encode<U: Borrow<Update>>(
+    batch: impl IntoIterator<Item = U>,
+    out: &mut Vec<u8>,
+) -> Result<usize, CodecError> {
+    let mut updates = 0;
     let mut payload = vec![LAST];
     let close = |payload: &mut Vec<u8>, flag: u8, out: &mut Vec<u8>| {
         if let Some(first) = payload.first_mut() {
@@ -201,15 +205,16 @@ fn encode(batch: &[Update]) -> Result<Vec<u8>, CodecError> {
         payload.truncate(1);
     };
     for update in batch {
-        let line = codec::encode(&Line::from(update))?;
+        let line = codec::encode(&Line::from(update.borrow()))?;
         if payload.len() + line.len() > PAYLOAD_BYTES_TARGET {
-            close(&mut payload, MORE, &mut out);
+            close(&mut payload, MORE, out);
         }
         payload.extend_from_slice(&u32::try_from(line.len()).unwrap_or(u32::MAX).to_le_bytes());
         payload.extend_from_slice(&line);
+        updates += 1;
     }
-    close(&mut payload, LAST, &mut out);
-    Ok(out)
+    close(&mut payload, LAST, out);
+    Ok(updates)
 }
 
 /// The open log.
@@ -254,7 +259,8 @@ impl StateLog {
         if self.broken {
             return Err(FolderError::StateBroken { path: self.shown() });
         }
-        let bytes = encode(batch).map_err(|error| self.failed(io::Error::other(error)))?;
+        let mut bytes = Vec::new();
+        let updates = encode(batch, &mut bytes).map_err(|error| self.failed(io::Error::other(error)))?;
         if let Err(error) = self.file.write_all(&bytes) {
             // Half a record would turn the next one into damage. If it cannot be cut off, nothing more is written.
             self.broken = self.file.set_len(self.bytes).is_err();
@@ -266,28 +272,33 @@ impl StateLog {
             return Err(self.failed(error));
         }
         self.bytes += bytes.len() as u64;
-        self.updates += batch.len();
+        self.updates += updates;
         Ok(())
     }
 
-    /// True when rewriting pays.
+    /// True when rewriting pays, although somebody waits for it.
     pub const fn is_mostly_garbage(&self, live: usize) -> bool {
         self.updates > 2 * live + GARBAGE_UPDATES_MIN
     }
 
+    /// True when rewriting pays at rest: after a first sync, which says everything twice.
+    pub const fn is_partly_garbage(&self, live: usize) -> bool {
+        self.updates > live + live / 4 + GARBAGE_UPDATES_MIN
+    }
+
     /// Replaces the log by one batch that says everything, durable before it takes the name. A failure before that is
     /// no error: the old log stands and grows on.
-    pub fn rewrite(&mut self, everything: &[Update]) -> Result<(), FolderError> {
-        let write = || -> io::Result<(File, u64)> {
+    pub fn rewrite(&mut self, everything: impl Iterator<Item = Update>) -> Result<(), FolderError> {
+        let write = || -> io::Result<(File, u64, usize)> {
             let mut bytes = header();
-            bytes.extend_from_slice(&encode(everything).map_err(io::Error::other)?);
+            let updates = encode(everything, &mut bytes).map_err(io::Error::other)?;
             super::write_whole(&self.private, "state", &bytes)?;
             let file = self.private.append_file(&names::own("state")?, PRIVATE_FILE_MODE)?;
-            Ok((file, bytes.len() as u64))
+            Ok((file, bytes.len() as u64, updates))
         };
         match write() {
-            Ok((file, bytes)) => {
-                (self.file, self.bytes, self.updates) = (file, bytes, everything.len());
+            Ok((file, bytes, updates)) => {
+                (self.file, self.bytes, self.updates) = (file, bytes, updates);
                 Ok(())
             }
             Err(error) if self.has_the_name() => {

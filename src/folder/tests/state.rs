@@ -3,6 +3,7 @@
 use super::*;
 use crate::folder::Cursor;
 use crate::model::{ChainHash, DeviceId, JournalId, StoreId};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Instant;
 
@@ -151,6 +152,32 @@ fn the_log_is_rewritten_when_most_of_it_is_garbage() {
 }
 
 #[test]
+fn at_rest_the_log_says_everything_once() {
+    let mut world = World::new();
+    let puts: Vec<_> = (0..20_000).map(|n| put(&mut world.ids, NodeId::ROOT, &n.to_string())).collect();
+    let intends = puts.iter().map(|update| match update {
+        Update::Put { id, node, stamp } => {
+            Update::Intend { id: *id, node: node.clone(), stamp: stamp.unwrap() }
+        }
+        _ => panic!(),
+    });
+    world.state.save(intends.collect(), false).unwrap();
+    world.state.save(puts, true).unwrap();
+    let bytes = |world: &World| fs::metadata(world.path(".dropblock/state")).unwrap().len();
+    let (twice, before) = (bytes(&world), sorted(&world.state));
+    world.state.tidy().unwrap();
+    let once = bytes(&world);
+    assert!(once < twice * 6 / 10, "{twice} bytes, then {once}");
+    world.state.tidy().unwrap();
+    assert_eq!(bytes(&world), once);
+    let mut world = world.restart();
+    assert_eq!(sorted(&world.state), before);
+    world.state.save(vec![Update::Cursor(Some(cursor(7)))], true).unwrap();
+    let world = world.restart();
+    assert_eq!((world.state.base.len(), world.state.cursor), (20_000, Some(cursor(7))));
+}
+
+#[test]
 fn forgetting_keeps_share_and_device_and_sets_the_old_state_aside() {
     let mut world = World::new();
     let device = Some(DeviceId::from_bytes([3; 16]));
@@ -226,6 +253,38 @@ fn a_file_placed_but_not_recorded_is_agreed_at_the_next_start() {
     assert!(state.base.get(NodeId::from_bytes([1; 16])).is_some());
     assert_ne!(state.stamp(NodeId::from_bytes([1; 16])), Some(&stamp), "it must be read again");
     assert_eq!(state.base.len(), 1);
+}
+
+/// A client that was killed while it made folders and filled them: what others delete meanwhile must not come back as the
+/// user's own.
+#[test]
+fn folders_made_but_not_recorded_are_agreed_with_what_was_put_into_them() {
+    let mut world = World::new();
+    let id = |n: u8| NodeId::from_bytes([n; 16]);
+    let intend = |n: u8, parent: NodeId, text: &str, kind: Kind, stamp| {
+        let state = NodeState { parent, name: name(text), kind };
+        Update::Intend { id: id(n), node: TreeNode { version: Seq(3), state }, stamp }
+    };
+    world.write("outer/inner/file", b"from the server");
+    let stamp = world.folder.look(&RelPath::parse(b"outer/inner/file").unwrap()).unwrap().unwrap().stamp;
+    world.write("taken", b"a file of the user");
+    let file = Kind::File { content: content(b"from the server"), mtime_ns: 5, exec: false };
+    // The outer one has the highest id: order must not matter.
+    let batch = vec![
+        intend(1, id(2), "file", file, stamp),
+        intend(2, id(3), "inner", Kind::Folder, Stamp::NONE),
+        intend(3, NodeId::ROOT, "outer", Kind::Folder, Stamp::NONE),
+        intend(4, NodeId::ROOT, "absent", Kind::Folder, Stamp::NONE),
+        intend(5, id(4), "below", Kind::Folder, Stamp::NONE),
+        intend(6, NodeId::ROOT, "taken", Kind::Folder, Stamp::NONE),
+    ];
+    world.state.save(batch, false).unwrap();
+    let (mut state, _) = world.folder.load_state().unwrap();
+    assert_eq!(world.folder.settle_intents(&mut state).unwrap(), 3);
+    let found: BTreeSet<_> = state.base.iter().map(|(id, _)| id).collect();
+    assert_eq!(found, BTreeSet::from([id(1), id(2), id(3)]));
+    let outer = world.folder.look(&RelPath::parse(b"outer").unwrap()).unwrap().unwrap().stamp;
+    assert_eq!(state.stamp(id(3)), Some(&outer));
 }
 
 #[test]
