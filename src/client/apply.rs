@@ -13,7 +13,7 @@ use crate::folder::stage::Staged;
 use crate::folder::{FolderError, Stamp, Update};
 use crate::model::{FileContent, Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::DiskOp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -102,7 +102,7 @@ impl Session<'_> {
     }
 
     async fn contents(&mut self, plan: &Plan) -> Result<(), ClientError> {
-        let mut places = plan.ops.iter().filter_map(|op| match op {
+        let places = plan.ops.iter().filter_map(|op| match op {
             DiskOp::Place { id, state, copy } => Some((*id, state, copy.as_ref())),
             _ => None,
         });
@@ -114,6 +114,12 @@ impl Session<'_> {
         if files == 0 {
             return Ok(());
         }
+        // Of equal files the first is fetched; once it is in place the others are made from it.
+        let mut met = HashSet::new();
+        let is_first = |place: &(NodeId, &NodeState, Option<&(NodeId, NodeState)>)| {
+            place.1.kind.content().is_none_or(|content| content.size == 0 || met.insert(content.root.hash))
+        };
+        let (first, equal): (Vec<_>, Vec<_>) = places.partition(is_first);
         self.client.progress.start(Phase::Receiving, files, bytes);
         let progress = self.client.progress.clone();
         let fetcher = Fetcher {
@@ -124,9 +130,23 @@ impl Session<'_> {
             on_bytes: Arc::new(move |bytes| progress.add_bytes(bytes)),
         };
         let guesses = self.guess(plan);
+        for places in [first, equal] {
+            self.place_in_batches(&mut places.into_iter(), &guesses, &fetcher).await?;
+        }
+        self.client.progress.start(Phase::Idle, 0, 0);
+        Ok(())
+    }
+
+    /// While one batch is made durable and swapped in, the next is fetched. All are in place at the end.
+    async fn place_in_batches<'p>(
+        &mut self,
+        places: &mut impl Iterator<Item = (NodeId, &'p NodeState, Option<&'p (NodeId, NodeState)>)>,
+        guesses: &HashMap<NodeId, Vec<(NodeId, FileContent)>>,
+        fetcher: &Fetcher,
+    ) -> Result<(), ClientError> {
         let mut under_way: Option<JoinHandle<Result<Report, FolderError>>> = None;
-        while let Some(batch) = self.next_batch(&mut places, &guesses) {
-            let ready = self.fetch(&fetcher, batch).await;
+        while let Some(batch) = self.next_batch(places, guesses) {
+            let ready = self.fetch(fetcher, batch).await;
             // Whatever happened to this batch, the one before is in place and must be recorded.
             self.join(under_way.take()).await?;
             let ready = ready?;
@@ -138,13 +158,11 @@ impl Session<'_> {
             );
             under_way = Some(folder.work().beside(move || place::place_all(&folder, ready, &device, &when)));
         }
-        self.join(under_way).await?;
-        self.client.progress.start(Phase::Idle, 0, 0);
-        Ok(())
+        self.join(under_way).await
     }
 
-    /// The same for folders that are made or moved, and for files that are moved: what was carried out but not recorded must
-    /// not look like the user's own.
+    /// Writes down which folders are about to be made, and what is about to be moved: carried out but not recorded, it must not
+    /// look like the user's own.
     fn announce_structure(&mut self, plan: &Plan) -> Result<(), FolderError> {
         let client = &*self.client;
         let disk = client.cycle.disk(&client.state.base);
@@ -277,7 +295,7 @@ impl Session<'_> {
                     } else if let Some(file) = self.large.take_fetched(&self.client.folder, place.id, content)
                     {
                         staged.insert(place.id, file);
-                    } else {
+                    } else if !self.large.fetches_equal(place.id, content) {
                         self.large.fetch(fetcher, want);
                     }
                 }

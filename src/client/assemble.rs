@@ -143,11 +143,10 @@ impl Large<'_> {
 
     /// Takes the next chunks: those that are here are copied, the others asked for.
     async fn take(&mut self, chunks: Vec<ChunkRef>) -> Result<(), ClientError> {
-        for chunk in chunks.iter().filter(|_| !self.reusable.is_empty()) {
-            let like = self.reusable.like_chunk(&mut self.track, chunk);
-            if like != BlockHash::NONE {
-                self.like.insert(chunk.hash, like);
-            }
+        if !self.reusable.is_empty() {
+            let like = self.reusable.like_chunks(&mut self.track, &chunks);
+            let pairs = chunks.iter().map(|chunk| chunk.hash).zip(like);
+            self.like.extend(pairs.filter(|(_, like)| *like != BlockHash::NONE));
         }
         if self.reusable.is_empty() && self.fetcher.inline.is_empty() && !self.file.is_resumed() {
             return self.lack(chunks).await;

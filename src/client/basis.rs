@@ -2,8 +2,9 @@
 //! file is read from front to back, this says which blocks are known, and says new ones as what changed.
 //!
 //! A new chunk is compared with the chunks that stood at its place: the one behind the last chunk that was recognised, and
-//! those at the same distance as that one. Their bytes may be gone; their [sketches](crate::block::sketch) are kept. Nodes
-//! of the manifest can be made again, so they are compared byte by byte.
+//! those at the same distance as that one, or as the one that is recognised next: another when something was cut out. Their
+//! bytes may be gone; their [sketches](crate::block::sketch) are kept. Nodes of the manifest can be made again, so they are
+//! compared byte by byte.
 
 use super::known;
 use crate::block::sketch::{self, Sketched};
@@ -16,6 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// A file whose last chunks had nothing in common with its origin is compared once in so many chunks only.
 const MISSES_MAX: u32 = 8;
+/// So many bytes of new chunks in a row wait until one is recognised. Cuts find back to the old ones within a few chunks.
+const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// zstd level of what is weighed against a delta.
 const SEAL_LEVEL: i32 = 1;
 
@@ -30,12 +33,25 @@ pub struct Basis {
     node_places: HashMap<BlockHash, usize>,
     /// Node -> the node above it.
     parents: HashMap<BlockHash, usize>,
+    view: View,
+    misses: u32,
+    /// New chunks, with their offsets, that wait for one that is known; and the view before them.
+    run: Vec<(u64, Block)>,
+    run_bytes: usize,
+    before: View,
+}
+
+/// Where a file stands in the old contents.
+#[derive(Debug, Clone, Copy, Default)]
+struct View {
     /// Where the next chunk is expected: source and place.
     next: (usize, usize),
     /// How much further back in the file chunks stand now than they did, bytes.
     shift: i64,
-    misses: u32,
 }
+
+/// A block, and the same against blocks that the server holds.
+pub type Said = (Block, Option<SealedBlock>);
 
 #[derive(Debug)]
 struct Source {
@@ -130,10 +146,11 @@ impl Basis {
     }
 
     /// Starts again at the front of the file.
-    pub const fn rewind(&mut self) {
-        self.next = (0, 0);
-        self.shift = 0;
+    pub fn rewind(&mut self) {
+        self.view = View::default();
         self.misses = 0;
+        self.run.clear();
+        self.run_bytes = 0;
     }
 
     /// True for a node that the server holds.
@@ -143,7 +160,7 @@ impl Basis {
 
     /// True for a chunk that the server holds. To be asked for each chunk, in order.
     pub fn knows_chunk(&mut self, offset: u64, hash: &BlockHash) -> bool {
-        let (source, place) = self.next;
+        let (source, place) = self.view.next;
         let expected = self.sources.get(source).and_then(|source| source.chunks.get(place));
         let found = match expected {
             // Of equal chunks the one that follows.
@@ -152,25 +169,61 @@ impl Basis {
         };
         let Some((source, place)) = found else { return false };
         if let Some(chunk) = self.sources.get(source).and_then(|source| source.chunks.get(place)) {
-            self.shift = distance(chunk.offset, offset);
+            self.view.shift = distance(chunk.offset, offset);
         }
-        self.next = (source, place + 1);
+        self.view.next = (source, place + 1);
         self.misses = 0;
         true
     }
 
-    /// Says a new chunk as parts of old ones and what is new.
-    pub fn patch(&mut self, offset: u64, block: &Block) -> Option<SealedBlock> {
+    /// Takes a new chunk. It is to be said once the next one is known, or [`Basis::is_full`].
+    pub fn wait(&mut self, offset: u64, block: Block) {
+        if self.run.is_empty() {
+            self.before = self.view;
+        }
+        self.run_bytes += block.bytes().len();
+        self.run.push((offset, block));
+    }
+
+    /// True when no more chunks should wait.
+    pub const fn is_full(&self) -> bool {
+        self.run_bytes >= RUN_BYTES_MAX
+    }
+
+    /// Says the chunks that wait as parts of old ones and what is new. `knows_next`: the chunk behind them was recognised.
+    pub fn say(&mut self, knows_next: bool) -> Vec<Said> {
+        self.run_bytes = 0;
+        let run = std::mem::take(&mut self.run);
+        let after = knows_next.then_some(self.view);
+        if !run.is_empty() {
+            self.view = self.before;
+        }
+        let said = run.into_iter().map(|(offset, block)| {
+            let patch = self.patch(offset, &block, after);
+            (block, patch)
+        });
+        let said = said.collect();
+        if let Some(after) = after {
+            (self.view, self.misses) = (after, 0);
+        }
+        said
+    }
+
+    fn patch(&mut self, offset: u64, block: &Block, after: Option<View>) -> Option<SealedBlock> {
         if self.misses >= MISSES_MAX && !self.misses.is_multiple_of(MISSES_MAX) {
             self.misses += 1;
             return None;
         }
-        let first = self.next.0;
-        // At the front nothing tells yet which of the contents it is.
-        let last = if self.next.1 == 0 && self.shift == 0 { self.sources.len() } else { first + 1 };
-        for source in first..last {
-            if let Some(sealed) = self.patch_from(source, offset, block) {
-                self.misses = 0;
+        let first = self.view.next.0;
+        // At the front nothing tells yet which of the contents it is, unless what follows does.
+        let sources = match (self.view.next.1 == 0 && self.view.shift == 0, after) {
+            (true, Some(after)) => after.next.0..after.next.0 + 1,
+            (true, None) => first..self.sources.len(),
+            (false, _) => first..first + 1,
+        };
+        for source in sources {
+            if let Some((sealed, view)) = self.patch_from(source, offset, block, after) {
+                (self.view, self.misses) = (view, 0);
                 return Some(sealed);
             }
         }
@@ -178,12 +231,21 @@ impl Basis {
         None
     }
 
-    fn patch_from(&mut self, index: usize, offset: u64, block: &Block) -> Option<SealedBlock> {
+    /// Also the view behind it.
+    fn patch_from(
+        &self,
+        index: usize,
+        offset: u64,
+        block: &Block,
+        after: Option<View>,
+    ) -> Option<(SealedBlock, View)> {
         let source = self.sources.get(index)?;
         let sketch = source.sketch.as_ref()?;
-        let next = if index == self.next.0 { self.next.1 } else { 0 };
-        let places =
-            source.places(next, offset.checked_add_signed(-self.shift).unwrap_or(0), block.bytes().len());
+        let next = if index == self.view.next.0 { self.view.next.1 } else { 0 };
+        let shifts = [after.filter(|after| after.next.0 == index), Some(self.view)].into_iter().flatten();
+        let froms: Vec<u64> =
+            shifts.map(|view| offset.checked_add_signed(-view.shift).unwrap_or(0)).collect();
+        let places = source.places(next, &froms, block.bytes().len());
         let mut old = Vec::with_capacity(places.len());
         for place in places {
             let chunk = source.chunks.get(place)?;
@@ -218,8 +280,7 @@ impl Basis {
         }
         let sealed = Sealer::new(SEAL_LEVEL).seal_patch(block, &used, &shared)?;
         let (_, shift, place) = last?;
-        (self.shift, self.next) = (shift, (index, place));
-        Some(sealed.into_sealed())
+        Some((sealed.into_sealed(), View { next: (index, place), shift }))
     }
 
     /// Says a new node of the manifest as what changed in an old one.
@@ -236,7 +297,7 @@ impl Basis {
         }
         let like = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(place, _)| place);
         let like = like.or_else(|| match decoded.level() {
-            1 => self.leaf(self.next.0, self.next.1.saturating_sub(1)),
+            1 => self.leaf(self.view.next.0, self.view.next.1.saturating_sub(1)),
             _ => self.nodes.len().checked_sub(1),
         });
         let base = self.nodes.get(like?)?;
@@ -251,15 +312,24 @@ impl Basis {
 }
 
 impl Source {
-    /// Chunks that a new chunk may be like: the one that is next, and those that stood where it stands now.
-    fn places(&self, next: usize, from: u64, len: usize) -> Vec<usize> {
-        let end = from.saturating_add(len as u64);
-        let first = self.chunks.partition_point(|chunk| chunk.offset + u64::from(chunk.len) <= from);
-        let behind = self.chunks.iter().enumerate().skip(first).take_while(|(_, chunk)| chunk.offset < end);
-        let room = patch::BASES_MAX - 1;
-        let mut places: Vec<usize> = behind.map(|(place, _)| place).take(room).collect();
-        if next < self.chunks.len() && !places.contains(&next) {
-            places.push(next);
+    /// Chunks that a new chunk may be like: the one that is next, and those that stood where it stands now, by what is known
+    /// of the distance.
+    fn places(&self, next: usize, froms: &[u64], len: usize) -> Vec<usize> {
+        let stood = |from: u64, nth: usize| {
+            let first = self.chunks.partition_point(|chunk| chunk.offset + u64::from(chunk.len) <= from);
+            let place = first + nth;
+            self.chunks
+                .get(place)
+                .filter(|chunk| chunk.offset < from.saturating_add(len as u64))
+                .map(|_| place)
+        };
+        let mut places: Vec<usize> = self.chunks.get(next).map(|_| next).into_iter().collect();
+        for nth in 0..patch::BASES_MAX {
+            for place in froms.iter().filter_map(|from| stood(*from, nth)) {
+                if places.len() < patch::BASES_MAX && !places.contains(&place) {
+                    places.push(place);
+                }
+            }
         }
         places.sort_unstable();
         places

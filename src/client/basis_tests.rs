@@ -50,21 +50,27 @@ impl World {
             chunk_lengths(old, &V1).into_iter().map(cut).collect()
         };
         let (mut bytes, mut plain, mut at) = (0, 0, 0);
+        let mut say = |(block, sealed): (Block, Option<SealedBlock>)| match sealed {
+            Some(sealed) => {
+                bytes += sealed.payload.len();
+                let bases: Vec<&[u8]> = sealed.bases().unwrap().iter().map(|hash| chunks[hash]).collect();
+                assert_eq!(seal::open(&sealed, Some(&bases.concat())).unwrap(), block);
+            }
+            None => plain += 1,
+        };
         for len in chunk_lengths(new, &V1) {
             let block = Block::new(Bytes::copy_from_slice(&new[at..at + len]));
-            if !basis.knows_chunk(at as u64, &block.hash()) {
-                match basis.patch(at as u64, &block) {
-                    Some(sealed) => {
-                        bytes += sealed.payload.len();
-                        let bases: Vec<&[u8]> =
-                            sealed.bases().unwrap().iter().map(|hash| chunks[hash]).collect();
-                        assert_eq!(seal::open(&sealed, Some(&bases.concat())).unwrap(), block);
-                    }
-                    None => plain += 1,
+            if basis.knows_chunk(at as u64, &block.hash()) {
+                basis.say(true).into_iter().for_each(&mut say);
+            } else {
+                basis.wait(at as u64, block);
+                if basis.is_full() {
+                    basis.say(false).into_iter().for_each(&mut say);
                 }
             }
             at += len;
         }
+        basis.say(false).into_iter().for_each(&mut say);
         (bytes, plain)
     }
 }
@@ -152,4 +158,14 @@ fn a_new_node_of_a_manifest_is_said_with_the_old_one_at_its_place() {
         changed += 1;
     }
     assert!((1..=4).contains(&changed), "{changed} nodes");
+}
+
+#[test]
+fn what_is_cut_out_of_the_middle_costs_nothing_but_saying_so() {
+    let old = random(6_000_000, 9);
+    for (from, len) in [(2_000_000, 1_000_000), (1_234_567, 300_001), (500, 3_000_000), (3_000_000, 64_000)] {
+        let new = [&old[..from], &old[from + len..]].concat();
+        let (bytes, plain) = World::new().cost(&old, &new);
+        assert!(plain == 0 && bytes < 2_000, "{bytes} bytes and {plain} blocks without {len} at {from}");
+    }
 }

@@ -30,7 +30,7 @@ pub struct Large {
     down: Arc<Semaphore>,
     reading: HashSet<Identity>,
     read: HashMap<Identity, (Stamp, FileContent)>,
-    fetching: HashSet<NodeId>,
+    fetching: HashMap<NodeId, FileContent>,
     fetched: HashMap<NodeId, (FileContent, Staged)>,
 }
 
@@ -62,7 +62,7 @@ impl Default for Large {
             down: Arc::new(Semaphore::new(1)),
             reading: HashSet::new(),
             read: HashMap::new(),
-            fetching: HashSet::new(),
+            fetching: HashMap::new(),
             fetched: HashMap::new(),
         }
     }
@@ -128,11 +128,17 @@ impl Large {
         None
     }
 
+    /// True while the same bytes are fetched for another node: this one is made from that.
+    pub fn fetches_equal(&self, id: NodeId, content: &FileContent) -> bool {
+        self.fetching.iter().any(|(other, fetching)| *other != id && fetching == content)
+    }
+
     /// Fetches a file, unless that is under way.
     pub fn fetch(&mut self, fetcher: &Fetcher, wanted: Wanted) {
-        if !self.fetching.insert(wanted.id) {
+        if self.fetching.contains_key(&wanted.id) {
             return;
         }
+        self.fetching.insert(wanted.id, wanted.content.clone());
         let (fetcher, turn) = (fetcher.clone(), self.down.clone());
         self.tasks.spawn(async move {
             let _turn = turn.acquire_owned().await.map_err(|_| ClientError::Stopped)?;

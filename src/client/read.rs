@@ -236,16 +236,28 @@ impl FileReader {
             let delta = if deltas { basis.patch_node(&node) } else { None };
             outlet.send(Event::Block(node, delta))
         };
+        let say = |knows_next, basis: &mut Basis| {
+            let mut said = basis.say(knows_next).into_iter();
+            said.try_for_each(|(block, delta)| outlet.send(Event::Block(block, delta)))
+        };
         let mut sketching = Sketching::new(&self.folder, before.size);
         let mut take =
             |offset: u64, hash: BlockHash, chunk: &[u8], block: Option<Block>, basis: &mut Basis| {
                 sketching.push(offset, chunk);
-                if let Some(block) = block {
-                    let delta = if deltas && !is_new { basis.patch(offset, &block) } else { None };
-                    outlet.send(Event::Block(block, delta))?;
+                match block {
+                    Some(block) if deltas && !is_new => {
+                        basis.wait(offset, block);
+                        if basis.is_full() {
+                            say(false, basis)?;
+                        }
+                    }
+                    Some(block) => outlet.send(Event::Block(block, None))?,
+                    None => say(true, basis)?,
                 }
                 list.push((hash, chunk.len() as u64));
                 for node in builder.push(hash, chunk.len() as u64)? {
+                    // Blocks first, then the nodes that name them.
+                    say(false, basis)?;
                     hand_out_node(node, basis)?;
                 }
                 Ok::<(), ReadError>(())
@@ -269,6 +281,7 @@ impl FileReader {
                 take(offset, block.hash(), chunk, Some(block), basis)
             })?
         };
+        say(false, basis)?;
         self.counters.files_hashed.add(1);
         self.counters.bytes_hashed.add(read);
         let (content, nodes) = builder.finish()?;

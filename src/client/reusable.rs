@@ -90,14 +90,36 @@ impl Reusable {
         Some(Bytes::from(buffer))
     }
 
-    /// A chunk here that a wanted one may be like; [`BlockHash::NONE`]: none, or it is here itself. To be asked for each
-    /// chunk in order.
-    pub fn like_chunk(&self, track: &mut Track, chunk: &ChunkRef) -> BlockHash {
-        if let Some((file, offset, _)) = self.chunks.get(&chunk.hash) {
-            let shift = i128::from(chunk.offset) - i128::from(*offset);
-            *track = Track { file: *file, shift: i64::try_from(shift).unwrap_or(0) };
-            return BlockHash::NONE;
+    /// For each of some wanted chunks one here that it may be like; [`BlockHash::NONE`]: none, or it is here itself. To be asked
+    /// for in order.
+    pub fn like_chunks(&self, track: &mut Track, chunks: &[ChunkRef]) -> Vec<BlockHash> {
+        // What is recognised next: of several new chunks in a row, only the first still hangs on what stood before it.
+        let mut next = None;
+        let mut follows: Vec<Option<Track>> = Vec::with_capacity(chunks.len());
+        for chunk in chunks.iter().rev() {
+            next = self.track_of(chunk).or(next);
+            follows.push(next);
         }
+        let (mut like, mut is_first) = (Vec::with_capacity(chunks.len()), true);
+        for (chunk, follows) in chunks.iter().zip(follows.into_iter().rev()) {
+            let here = self.track_of(chunk);
+            if let Some(known) = here.or(follows.filter(|_| !is_first)) {
+                *track = known;
+            }
+            is_first = here.is_some();
+            like.push(if is_first { BlockHash::NONE } else { self.like_chunk(*track, chunk) });
+        }
+        like
+    }
+
+    /// Where a chunk that is here stands.
+    fn track_of(&self, chunk: &ChunkRef) -> Option<Track> {
+        let (file, offset, _) = self.chunks.get(&chunk.hash)?;
+        let shift = i128::from(chunk.offset) - i128::from(*offset);
+        Some(Track { file: *file, shift: i64::try_from(shift).unwrap_or(0) })
+    }
+
+    fn like_chunk(&self, track: Track, chunk: &ChunkRef) -> BlockHash {
         let from = chunk.offset.checked_add_signed(-track.shift).unwrap_or(0);
         // The one that covers most of it.
         let end = from.saturating_add(u64::from(chunk.len));

@@ -182,6 +182,33 @@ fn sql(folder: &Folder, name: &str, script: &str) -> bool {
 }
 
 #[test]
+fn a_mib_cut_out_of_the_middle_of_a_large_file() {
+    let mib = sized(24, 1024);
+    let line = Line::with(|a| a.write("f", random_bytes(61, mib * MIB)));
+    let cost = line.cost(&format!("1 MiB cut out of the middle of {mib} MiB"), |a| {
+        let mut bytes = a.read("f");
+        bytes.drain(mib * MIB / 2..mib * MIB / 2 + MIB);
+        a.write("f", bytes);
+    });
+    cost.at_most(8_000, 12_000);
+}
+
+#[test]
+fn equal_files_made_at_once_come_once() {
+    let line = Line::with(|_| ());
+    let bytes = random_bytes(62, 2_000_000);
+    let cost = line.cost("10 equal files of 2 MB", |a| {
+        (0..10).for_each(|i| a.write(format!("equal/{i}"), &bytes));
+    });
+    cost.at_most(2_100_000, 2_100_000);
+    let large = random_bytes(63, 33 * MIB);
+    let cost = line.cost("3 equal files of 33 MiB", |a| {
+        (0..3).for_each(|i| a.write(format!("large/{i}"), &large));
+    });
+    cost.at_most(35_000_000, 35_000_000);
+}
+
+#[test]
 fn rows_updated_in_a_database() {
     let (mib, rows) = (sized(20, 200), sized(100, 1_000));
     let made = std::cell::Cell::new(false);
