@@ -1,7 +1,7 @@
 """Programs that keep a deduplicated store: restic and casync. The store lies on the same disk: no network is involved.
 
-"A <-> hub" is how much the store grew, "hub <-> B" is not known; "push" is making the snapshot, "total" with bringing all
-of it back into an empty folder.
+"A <-> hub" is how many bytes the files of the store grew by, "hub <-> B" is not known; "push" is making the snapshot, "total"
+with bringing all of it back into an empty folder.
 """
 
 import os
@@ -23,7 +23,7 @@ class Store(Tool):
         return None
 
     def store_bytes(self):
-        return trees.disk_bytes(self.s.hub)
+        return trees.size(self.s.hub)[1]
 
     def pull(self):
         trees.remove(self.s.b)  # a snapshot is brought back into an empty folder
