@@ -35,6 +35,10 @@ from session import Session
 from tools import all_tools
 
 
+# What a session takes on disk, in sizes of its base: A, hub, B, and a change that is prepared.
+SESSION_SIZES = 4
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="sizes of a sixteenth, one round, fewer single changes")
@@ -46,7 +50,7 @@ def arguments():
     parser.add_argument("--idle-seconds", type=float, help="how long the row idle looks [60; quick: 4]")
     parser.add_argument("--timeout", type=float, default=1800, help="longest step, seconds [1800]")
     parser.add_argument("--tree", default="/usr/share", help="folder of real files for the row tree [/usr/share]")
-    parser.add_argument("--work", help="where the folders are made; about 8 GiB, removed at the end [a new one below TMPDIR]")
+    parser.add_argument("--work", help="where the folders are made; removed at the end [a new one below TMPDIR, or /var/tmp]")
     parser.add_argument("--json", help="write all figures of all runs there")
     parser.add_argument("--svg", help="write a chart there")
     parser.add_argument("--list", action="store_true", help="list rows and tools, and run nothing")
@@ -95,6 +99,14 @@ def file_system(path):
     return done.stdout.strip() or "unknown"
 
 
+def room_for(size, sessions, work):
+    """True when the folders of all sessions of a base fit on the disk side by side."""
+    needed, free = int(size * SESSION_SIZES * sessions), shutil.disk_usage(work).free
+    if needed > free * 0.9:
+        say(f"  {free / 1e9:.0f} GB free, {needed / 1e9:.0f} GB needed to delete late: deleted at once, later runs may be slower")
+    return needed <= free * 0.9
+
+
 def say(line):
     print(line, file=sys.stderr, flush=True)
 
@@ -112,6 +124,7 @@ def sessions(given, bases, tools, rows, work, network, results):
             workloads.age(template)
             files, size = trees.size(template)
             say(f"{base.name}: {files:,} files, {size / 1e6:,.1f} MB")
+            late = base.crowded and room_for(size, given.runs * len(tools), work)
             for number in range(given.runs):
                 turn = number % max(1, len(tools))
                 for tool in tools[turn:] + tools[:turn]:
@@ -122,7 +135,7 @@ def sessions(given, bases, tools, rows, work, network, results):
                     processes.end_all()
                     # ext4 does not use inodes again that were deleted in the last minutes, and looks through all of
                     # them for each new file: a run that follows a large delete would pay for it.
-                    if not base.crowded:
+                    if not late:
                         trees.remove(place)
             for name in os.listdir(work):
                 trees.remove(f"{work}/{name}")
