@@ -95,8 +95,8 @@ def machine():
 
 
 def file_system(path):
-    done = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    done = subprocess.run(["df", "--output=fstype", path], capture_output=True, text=True)
+    return (done.stdout.split() or ["unknown"])[-1]
 
 
 def room_for(size, sessions, work):
