@@ -23,6 +23,7 @@ impl Session<'_> {
         }
         for batch in batches(changes) {
             let blocks = std::mem::take(&mut inline);
+            self.sync_gone(&batch)?;
             self.announce_commit(&batch)?;
             let has_blocks = !blocks.is_empty();
             let done = match self.send_commit(&batch, blocks).await {
@@ -95,6 +96,13 @@ impl Session<'_> {
         });
         let sent = sent.collect();
         Ok(self.client.state.save(sent, false)?)
+    }
+
+    /// Makes what is gone durable before the server deletes it (see `durable`).
+    fn sync_gone(&mut self, batch: &[Change]) -> Result<(), ClientError> {
+        let gone = batch.iter().filter(|change| change.state.is_none());
+        let gone: Vec<_> = gone.map(|change| (change.id, None)).collect();
+        Ok(self.client.sync_users(&gone)?)
     }
 
     /// What was refused is not there, and what was agreed without a trace needs none.

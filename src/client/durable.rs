@@ -4,6 +4,9 @@
 //! comes back empty, torn, or not at all. If the state says that both sides had agreed, that looks like the user's edit
 //! or delete, and destroys the good version everywhere. So files and names that the user changed are synced first; until
 //! then a power cut leaves a base that is older than the server, and the good version is taken from there.
+//!
+//! What is gone is synced before its delete is even sent. It may have been moved to where nobody looked yet; were the move
+//! undone, the only copy left would be the one that the server wants deleted.
 
 use super::Client;
 use super::cycle::Agreed;

@@ -176,7 +176,8 @@ impl<'a> Merger<'a> {
         super::conflict_name(original, self.origin.device, self.origin.when, &taken)
     }
 
-    /// True when a conflict copy of `original` with the same bytes, and which is not `id` itself, stands beside it already.
+    /// True when a conflict copy of `original` with the same bytes, and which is not `id` itself, is new beside it: this very
+    /// conflict was met before.
     pub(super) fn has_copy(&self, id: NodeId, parent: NodeId, original: &Name, kind: &Kind) -> bool {
         let bare = super::names::original_of(original).unwrap_or_else(|| original.as_bytes().to_vec());
         let mut lists = self.copies_in.borrow_mut();
@@ -187,9 +188,21 @@ impl<'a> Merger<'a> {
             };
             self.merged.children(parent).into_iter().filter(is_copy).collect()
         });
-        let others = list.iter().filter(|other| **other != id).filter_map(|other| self.merged.state(*other));
+        let others = list.iter().filter(|other| **other != id && self.base.get(**other).is_none());
+        let others = others.filter_map(|other| self.merged.state(*other));
         others.filter(|state| state.parent == parent).any(|state| {
-            state.kind.same_content(kind) && super::names::original_of(&state.name).as_ref() == Some(&bare)
+            state.kind.same_content(kind)
+                && super::names::original_of(&state.name).as_ref() == Some(&bare)
+                && !self.is_shared(state)
+        })
+    }
+
+    /// True when both sides have this at its place. It is a file like any other then, which somebody may have put over the
+    /// original here while somebody else replaces it.
+    fn is_shared(&self, copy: &NodeState) -> bool {
+        [&self.local, &self.remote].into_iter().all(|side| {
+            let mut there = side.at(copy.parent, &copy.name).into_iter();
+            there.any(|id| side.state(id).is_some_and(|state| state.kind.same_content(&copy.kind)))
         })
     }
 }
