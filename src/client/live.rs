@@ -37,6 +37,10 @@ impl Client {
         let (mut session, mut pushes) = Session::open(self, true).await?;
         let done = session.until_equal().await;
         let unsent = session.no_room.summary();
+        if let Some(wait) = session.client.folder.sweep_wait() {
+            tokio::time::sleep(wait).await;
+            sweep(&mut session);
+        }
         if done.is_ok() {
             session.prune();
             session.client.state.tidy()?;

@@ -91,11 +91,20 @@ impl Folder {
             return Ok(Outcome::Raced);
         };
         let stamp = placed_stamp(&dir, name, staged);
-        if out.dir.meta(&out.name).map_err(&failed)?.stamp.same_bytes(expect) {
-            self.retire(out, staged.id, expect, to).map_err(&failed)?;
+        // In place. What came out is kept from here on, whatever fails.
+        let found = out.dir.meta(&out.name);
+        if found.as_ref().is_ok_and(|found| found.stamp.same_bytes(expect)) {
+            if let Err(error) = self.retire(&out, staged.id, expect, to) {
+                tracing::warn!(%error, path = %to, "what was replaced is not in the trash yet");
+                self.watch_came_out(out.dir, out.name, to.clone(), Some(expect));
+            }
             return Ok(Outcome::Done { stamp });
         }
-        let beside = move_beside(out.dir, &out.name, &dir, beside).map_err(&failed)?;
+        let moved = found.and_then(|_| move_beside(out.dir, &out.name, &dir, beside));
+        let beside = moved.map_err(|error| {
+            self.watch_came_out(out.dir, out.name, to.clone(), None);
+            failed(error)
+        })?;
         Ok(Outcome::DoneBeside { stamp, beside })
     }
 
@@ -118,7 +127,10 @@ impl Folder {
             return Ok(Outcome::Raced);
         };
         let stamp = placed_stamp(&dir, name, staged);
-        let beside = move_beside(out.dir, &out.name, &dir, beside).map_err(&failed)?;
+        let beside = move_beside(out.dir, &out.name, &dir, beside).map_err(|error| {
+            self.watch_came_out(out.dir, out.name, to.clone(), None);
+            failed(error)
+        })?;
         Ok(Outcome::DoneBeside { stamp, beside })
     }
 
@@ -174,9 +186,9 @@ impl Folder {
     }
 
     /// Moves an agreed file that came out to the trash.
-    fn retire(&self, out: CameOut<'_>, id: NodeId, agreed: &Stamp, path: &RelPath) -> io::Result<()> {
+    fn retire(&self, out: &CameOut<'_>, id: NodeId, agreed: &Stamp, path: &RelPath) -> io::Result<()> {
         let name = if std::ptr::eq(out.dir, &raw const self.trash) {
-            out.name
+            out.name.clone()
         } else {
             self.move_to_trash(out.dir, &out.name, id, agreed)?
         };

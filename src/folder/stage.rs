@@ -358,12 +358,18 @@ impl Folder {
         discard().map_err(self.failed_private("clear the stage in"))
     }
 
-    /// Throws a finished file away.
+    /// Throws a finished file away, if it is still in the stage. After a swap its name there is that of what came out.
     pub fn discard_staged(&self, staged: &Staged) -> Result<(), FolderError> {
         if staged.nameless.is_some() {
             return Ok(());
         }
-        self.stage.unlink(&staged.name).map_err(self.failed_private("remove a staged file in"))
+        let discard = || match self.stage.meta_if_there(&staged.name)? {
+            Some(found) if found.stamp.identity() == staged.stamp.identity() => {
+                self.stage.unlink(&staged.name)
+            }
+            _ => Ok(()),
+        };
+        discard().map_err(self.failed_private("remove a staged file in"))
     }
 }
 

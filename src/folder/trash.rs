@@ -17,9 +17,10 @@ pub const TRASH_WAIT: Duration = Duration::from_secs(2);
 /// Tries to find a free name before giving up.
 const NAMES_MAX: u32 = 1000;
 
-/// A file in the trash.
+/// A file in the trash, or one that could not be brought there.
 #[derive(Debug)]
 pub struct Waiting {
+    in_stage: bool,
     name: Name,
     /// Where it was.
     path: RelPath,
@@ -46,12 +47,26 @@ impl Folder {
             let due: Vec<Waiting> = due;
             due
         };
-        let mut rescued = Vec::new();
+        let (mut rescued, mut failed) = (Vec::new(), None);
         for entry in due {
-            let path = self.sweep_one(&entry, names).map_err(self.failed_private("clear the trash in"))?;
-            rescued.extend(path);
+            match self.sweep_one(&entry, names) {
+                Ok(path) => rescued.extend(path),
+                Err(error) => {
+                    failed = Some(error);
+                    self.waiting().push(Waiting { since: now, ..entry });
+                }
+            }
         }
-        Ok(rescued)
+        match failed {
+            Some(error) if rescued.is_empty() => Err(self.failed_private("clear the trash in")(error)),
+            _ => Ok(rescued),
+        }
+    }
+
+    /// How long to wait before a sweep finds a place for everything that came out and could not be brought to the trash;
+    /// `None` when all could.
+    pub fn sweep_wait(&self) -> Option<Duration> {
+        self.waiting().iter().any(|entry| entry.in_stage).then_some(TRASH_WAIT)
     }
 
     /// Files that wait in the trash.
@@ -68,13 +83,14 @@ impl Folder {
         entry: &Waiting,
         names: &mut dyn FnMut(&Name, u32) -> Name,
     ) -> io::Result<Option<RelPath>> {
-        let Some(now) = self.trash.meta_if_there(&entry.name)? else { return Ok(None) };
+        let dir = if entry.in_stage { &self.stage } else { &self.trash };
+        let Some(now) = dir.meta_if_there(&entry.name)? else { return Ok(None) };
         // With another name left (a hard link) its bytes are not lost with this one.
         if now.stamp == entry.stamp || now.links > 1 {
-            self.trash.unlink(&entry.name)?;
+            dir.unlink(&entry.name)?;
             return Ok(None);
         }
-        self.put_back(&self.trash, &entry.name, &entry.path, names).map(Some)
+        self.put_back(dir, &entry.name, &entry.path, names).map(Some)
     }
 
     /// Moves a file into the trash, as node `id` last agreed with the stamp `agreed`.
@@ -99,8 +115,18 @@ impl Folder {
         let since =
             if is_old(&found, self.disk.now_ns()) { now.checked_sub(TRASH_WAIT).unwrap_or(now) } else { now };
         let stamp = if found.same_bytes(known) { found } else { found.distrusted() };
-        self.waiting().push(Waiting { name, path, stamp, since });
+        self.waiting().push(Waiting { in_stage: false, name, path, stamp, since });
         Ok(())
+    }
+
+    /// Takes note of what came out and could not be put anywhere, because the disk failed: as it was last agreed, or (`None`) an
+    /// edit. It is the only copy of whatever it is.
+    pub(super) fn watch_came_out(&self, dir: &Dir, name: Name, path: RelPath, agreed: Option<&Stamp>) {
+        let now = dir.meta(&name).map(|meta| meta.stamp).ok();
+        let unedited = now.filter(|now| agreed.is_some_and(|agreed| now.same_bytes(agreed)));
+        let in_stage = std::ptr::eq(dir, &raw const self.stage);
+        let stamp = unedited.unwrap_or(Stamp::NONE);
+        self.waiting().push(Waiting { in_stage, name, path, stamp, since: self.disk.instant() });
     }
 
     /// Moves a private file out to its path, or beside it when the place is taken, or to the top when its folder is

@@ -80,6 +80,51 @@ fn what_is_written_between_the_look_at_what_came_out_and_the_trash_goes_back() {
     assert_eq!(world.read("a"), b"late");
 }
 
+/// A disk that fails right after the swap: here because there is no trash any more.
+#[test]
+fn what_came_out_and_cannot_be_put_into_the_trash_goes_later_and_is_no_edit() {
+    let mut world = World::new();
+    world.write("a", b"old");
+    world.agree();
+    let staged = world.staged(world.id("a"), b"new");
+    let expect = world.stamp("a");
+    fs::remove_dir(world.path(".dropblock/trash")).unwrap();
+    let stamp = done(world.folder.place(&staged, &rel("a"), Some(&expect), &mut beside).unwrap());
+    assert_eq!((world.read("a"), stamp), (b"new".to_vec(), world.stamp("a")));
+    assert_eq!(world.names(".dropblock/stage").len(), 1);
+    assert_eq!(world.folder.sweep_wait(), Some(TRASH_WAIT));
+    assert_eq!(sweep(&world), []);
+    assert_eq!((world.folder.sweep_wait(), world.names("")), (None, vec![".dropblock".into(), "a".into()]));
+    assert!(world.names(".dropblock/stage").is_empty());
+}
+
+/// The same for an edit that came out and finds no place: here because every name beside it is taken.
+#[test]
+fn an_edit_that_came_out_and_finds_no_place_is_not_thrown_away_with_the_staged_file() {
+    for with_copy in [false, true] {
+        let mut world = World::new();
+        world.write("a", b"old");
+        world.write("beside", b"taken");
+        world.agree();
+        let staged = world.staged(world.id("a"), b"new");
+        let expect = world.stamp("a");
+        let path = world.path("a");
+        let placed = if with_copy {
+            fs::write(&path, b"edit").unwrap();
+            world.folder.displace(&staged, &rel("a"), &mut beside)
+        } else {
+            let mut edit = || fs::write(&path, b"edit").unwrap();
+            world.folder.place_with(&staged, &rel("a"), Some(&expect), &mut beside, &mut edit)
+        };
+        placed.unwrap_err();
+        world.folder.discard_staged(&staged).unwrap();
+        assert_eq!(world.read("a"), b"new");
+        let back = sweep(&world);
+        assert_eq!(back.len(), 1, "{back:?}");
+        assert_eq!(fs::read(world.path(&back[0].to_string())).unwrap(), b"edit");
+    }
+}
+
 #[test]
 fn an_edit_before_the_look_stops_the_change() {
     let mut world = World::new();
