@@ -11,7 +11,7 @@ use super::similar::{self, New};
 use super::{ClientError, News, Phase};
 use crate::folder::stage::Staged;
 use crate::folder::{FolderError, Stamp, Update};
-use crate::model::{FileContent, Kind, NodeId, NodeState, RelPath};
+use crate::model::{BlockHash, FileContent, Kind, NodeId, NodeState, RelPath};
 use crate::reconcile::DiskOp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,6 +33,14 @@ struct Place {
     like: Option<(RelPath, FileContent)>,
 }
 
+/// What is here and may hold bytes of what comes, beside the agreed files.
+struct Near {
+    /// Files that new ones may be like.
+    guesses: HashMap<NodeId, Vec<(NodeId, FileContent)>>,
+    /// Equal files that went in the same plan, by the roots of their contents.
+    trashed: HashMap<BlockHash, (RelPath, FileContent)>,
+}
+
 impl Session<'_> {
     /// Carries out the disk operations of a plan. What could not be done stays a difference.
     pub(super) async fn apply(&mut self, plan: &Plan) -> Result<(), ClientError> {
@@ -40,13 +48,43 @@ impl Session<'_> {
             return Ok(());
         }
         self.announce_structure(plan)?;
+        let leaving = self.leaving(plan);
         let report = self.structure(plan)?;
         let touched = report.touched.clone();
         self.absorb(report);
         let folder = self.client.folder.clone();
         folder.work().here(|| folder.sync_folders(&touched))?;
         self.agree(true)?;
-        self.contents(plan).await
+        let near = Near { guesses: self.guess(plan), trashed: self.trashed(leaving) };
+        self.contents(plan, &near).await
+    }
+
+    /// Files that go, and that others which come are equal to: where they are, by the roots of their contents.
+    fn leaving(&self, plan: &Plan) -> Vec<(RelPath, FileContent)> {
+        let wanted = plan.ops.iter().filter_map(|op| match op {
+            DiskOp::Place { state, .. } => state.kind.content().map(|content| content.root.hash),
+            _ => None,
+        });
+        let wanted: HashSet<BlockHash> = wanted.collect();
+        let disk = self.client.cycle.disk(&self.client.state.base);
+        let leaving = plan.ops.iter().filter_map(|op| {
+            let DiskOp::Trash { id } = op else { return None };
+            let content = disk.state(*id)?.kind.content().filter(|old| wanted.contains(&old.root.hash))?;
+            Some((disk.path_of(*id)?, content.clone()))
+        });
+        leaving.collect()
+    }
+
+    /// Where they are now that they have gone.
+    fn trashed(&self, leaving: Vec<(RelPath, FileContent)>) -> HashMap<BlockHash, (RelPath, FileContent)> {
+        if leaving.is_empty() {
+            return HashMap::new();
+        }
+        let trash = self.client.folder.trashed();
+        let found = leaving
+            .into_iter()
+            .filter_map(|(path, content)| Some((content.root.hash, (trash.get(&path)?.clone(), content))));
+        found.collect()
     }
 
     fn structure(&self, plan: &Plan) -> Result<Report, FolderError> {
@@ -101,7 +139,7 @@ impl Session<'_> {
         path.map(|path| path.to_string()).unwrap_or_default()
     }
 
-    async fn contents(&mut self, plan: &Plan) -> Result<(), ClientError> {
+    async fn contents(&mut self, plan: &Plan, near: &Near) -> Result<(), ClientError> {
         let places = plan.ops.iter().filter_map(|op| match op {
             DiskOp::Place { id, state, copy } => Some((*id, state, copy.as_ref())),
             _ => None,
@@ -129,9 +167,8 @@ impl Session<'_> {
             inline: Arc::new(std::mem::take(&mut self.inline_in)),
             on_bytes: Arc::new(move |bytes| progress.add_bytes(bytes)),
         };
-        let guesses = self.guess(plan);
         for places in [first, equal] {
-            self.place_in_batches(&mut places.into_iter(), &guesses, &fetcher).await?;
+            self.place_in_batches(&mut places.into_iter(), near, &fetcher).await?;
         }
         self.client.progress.start(Phase::Idle, 0, 0);
         Ok(())
@@ -141,11 +178,11 @@ impl Session<'_> {
     async fn place_in_batches<'p>(
         &mut self,
         places: &mut impl Iterator<Item = (NodeId, &'p NodeState, Option<&'p (NodeId, NodeState)>)>,
-        guesses: &HashMap<NodeId, Vec<(NodeId, FileContent)>>,
+        near: &Near,
         fetcher: &Fetcher,
     ) -> Result<(), ClientError> {
         let mut under_way: Option<JoinHandle<Result<Report, FolderError>>> = None;
-        while let Some(batch) = self.next_batch(places, guesses) {
+        while let Some(batch) = self.next_batch(places, near) {
             let ready = self.fetch(fetcher, batch).await;
             // Whatever happened to this batch, the one before is in place and must be recorded.
             self.join(under_way.take()).await?;
@@ -215,19 +252,19 @@ impl Session<'_> {
     fn next_batch<'p>(
         &mut self,
         places: &mut impl Iterator<Item = (NodeId, &'p NodeState, Option<&'p (NodeId, NodeState)>)>,
-        guesses: &HashMap<NodeId, Vec<(NodeId, FileContent)>>,
+        near: &Near,
     ) -> Option<Vec<Place>> {
         let client = &*self.client;
         let disk = client.cycle.disk(&client.state.base);
         let path_in = |state: &NodeState| Some(disk.path_of(state.parent)?.join(&state.name));
-        let mut near = client.folder.nearby();
+        let mut beside = client.folder.nearby();
         let (mut batch, mut bytes, mut ended) = (Vec::new(), 0u64, true);
         for (id, state, copy) in places {
             let Some(path) = path_in(state) else { continue };
             let now = disk.state(id);
             // A place that is taken by something without a look is not ours to replace.
             let expect = now.and_then(|_| client.stamp(id));
-            if copy.is_none() && near.look(&path).map(|meta| meta.stamp) != expect {
+            if copy.is_none() && beside.look(&path).map(|meta| meta.stamp) != expect {
                 self.left.insert(id, path.to_string());
                 self.again = true;
                 continue;
@@ -235,16 +272,16 @@ impl Session<'_> {
             let copy = copy.and_then(|(copy, state)| Some((*copy, state.clone(), path_in(state)?)));
             let mut sources = Vec::new();
             let old = now.and_then(|now| now.kind.content()).map(|old| (path.clone(), old.clone()));
-            let guessed = guesses.get(&id).into_iter().flatten();
+            let guessed = near.guesses.get(&id).into_iter().flatten();
             let guessed = guessed.filter_map(|(id, content)| Some((disk.path_of(*id)?, content.clone())));
             let known: Vec<_> = old.into_iter().chain(guessed).collect();
             let like = known.iter().find(|(_, old)| old.root.level == 0 && old.size > 0).cloned();
             sources.extend(known.into_iter().filter(|(_, old)| old.root.level > 0));
-            if let Some(content) = state.kind.content()
-                && let Some(twin) = client.twin_of(content)
-                && let Some(twin_path) = disk.path_of(twin)
-            {
-                sources.push((twin_path, content.clone()));
+            if let Some(content) = state.kind.content() {
+                let twin = client.twin_of(content).and_then(|twin| disk.path_of(twin));
+                sources.extend(twin.map(|path| (path, content.clone())));
+                sources
+                    .extend(near.trashed.get(&content.root.hash).filter(|(_, old)| old == content).cloned());
             }
             if let Some(content) = state.kind.content().filter(|content| content.root.level == 0) {
                 sources.retain(|(_, here)| here == content);

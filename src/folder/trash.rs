@@ -7,7 +7,9 @@
 use super::fs::Dir;
 use super::names::TrashName;
 use super::{Folder, FolderError, Stamp};
+use crate::model::path::PRIVATE_DIR;
 use crate::model::{Name, NodeId, RelPath};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -67,6 +69,16 @@ impl Folder {
     /// `None` when all could.
     pub fn sweep_wait(&self) -> Option<Duration> {
         self.waiting().iter().any(|entry| entry.in_stage).then_some(TRASH_WAIT)
+    }
+
+    /// Files that are still in the trash: where each was, and where it is now, as [`Folder::open_file`] takes it.
+    pub fn trashed(&self) -> HashMap<RelPath, RelPath> {
+        let Ok(trash) = RelPath::parse(format!("{PRIVATE_DIR}/trash").as_bytes()) else {
+            return HashMap::new();
+        };
+        let waiting = self.waiting();
+        let files = waiting.iter().filter(|entry| !entry.in_stage);
+        files.map(|entry| (entry.path.clone(), trash.join(&entry.name))).collect()
     }
 
     /// Files that wait in the trash.

@@ -208,6 +208,24 @@ fn equal_files_made_at_once_come_once() {
     cost.at_most(35_000_000, 35_000_000);
 }
 
+/// As an archive that is unpacked anew: the old folder goes and one like it comes, in one change.
+#[test]
+fn a_folder_replaced_by_one_with_the_same_files_elsewhere() {
+    let fill = |a: &Folder, top: &str| {
+        a.write(format!("{top}/large"), random_bytes(64, 2_000_000));
+        (0..40).for_each(|i| a.write(format!("{top}/{i}"), random_bytes(100 + i, 20_000)));
+    };
+    let line = Line::with(|a| fill(a, "old/files"));
+    let cost = line.cost("a folder of 2.8 MB gone, and made anew elsewhere", |a| {
+        let aside = a.path().parent().unwrap().join("aside");
+        let made = Folder::at(&aside);
+        fill(&made, "moved");
+        std::fs::remove_dir_all(a.join("old")).unwrap();
+        std::fs::rename(aside, a.join("old")).unwrap();
+    });
+    cost.at_most(30_000, 30_000);
+}
+
 #[test]
 fn rows_updated_in_a_database() {
     let (mib, rows) = (sized(20, 200), sized(100, 1_000));
