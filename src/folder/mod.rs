@@ -23,6 +23,7 @@ pub mod apply;
 pub mod disk;
 pub mod error;
 pub mod fs;
+mod intents;
 mod kernel;
 pub mod manifests;
 mod matching;
