@@ -193,6 +193,7 @@ impl Session<'_> {
                 self.client.config.device_name.clone(),
                 (self.client.config.now)(),
             );
+            self.client.placing.send_replace(true);
             under_way = Some(folder.work().beside(move || place::place_all(&folder, ready, &device, &when)));
         }
         self.join(under_way).await
@@ -242,7 +243,9 @@ impl Session<'_> {
         let Some(batch) = batch else { return Ok(()) };
         let report = batch.await.map_err(|_| ClientError::Stopped)??;
         self.absorb(report);
-        self.agree(true)
+        self.agree(true)?;
+        self.client.placing.send_replace(false);
+        Ok(())
     }
 
     /// The next contents to place, with their paths now that the structure stands; a large file is a batch of its own, or

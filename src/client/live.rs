@@ -25,6 +25,9 @@ const RETRY_SLOW: Duration = Duration::from_secs(5);
 const CHANGING_PAUSE: Duration = Duration::from_secs(2);
 /// Failures in a row after which people are told what is left.
 const FAILURES_TOLD: u32 = 10;
+/// Files that are being put in place when the client is to stop are recorded first, if that takes no longer. Not recorded, one
+/// that its user deletes before the next start would come back.
+const FINISH: Duration = Duration::from_secs(3);
 /// Between two looks at files that came out of the folder.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -82,13 +85,30 @@ impl Client {
         tokio::pin!(shutdown);
         let mut backoff = Backoff::default();
         loop {
-            let lost = tokio::select! {
-                biased;
-                () = &mut shutdown => return Ok(()),
-                ended = self.session(&watcher) => match ended {
-                    Ok(never) => match never {},
-                    Err(error) => error,
-                },
+            self.placing.send_replace(false);
+            let mut placing = self.placing.subscribe();
+            let lost = {
+                let session = self.session(&watcher);
+                tokio::pin!(session);
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => {
+                        let recorded = placing.wait_for(|placing| !placing);
+                        let finish = async {
+                            tokio::select! {
+                                biased;
+                                _ = &mut session => {}
+                                _ = recorded => {}
+                            }
+                        };
+                        let _ = tokio::time::timeout(FINISH, finish).await;
+                        return Ok(());
+                    }
+                    ended = &mut session => match ended {
+                        Ok(never) => match never {},
+                        Err(error) => error,
+                    },
+                }
             };
             if !(may_try_again(&lost) || self.met && is_another(&lost)) {
                 return Err(lost);

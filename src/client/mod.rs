@@ -53,6 +53,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use trigger::Trigger;
 
 /// What a client is to do.
@@ -163,6 +164,8 @@ pub struct Client {
     /// Folders that stay for what is not synced have been mentioned.
     told_stays: BTreeSet<NodeId>,
     trigger: Trigger,
+    /// Files are being put in place that are not recorded yet.
+    placing: watch::Sender<bool>,
     counters: Arc<Counters>,
     progress: Arc<Progress>,
 }
@@ -228,6 +231,7 @@ impl Client {
             told_special: false,
             told_stays: BTreeSet::new(),
             trigger: Trigger::default(),
+            placing: watch::Sender::new(false),
             counters: Arc::new(Counters::default()),
             progress: Arc::new(Progress::default()),
         };
