@@ -4,7 +4,7 @@
 
 use crate::folder::apply::Outcome;
 use crate::folder::stage::Staged;
-use crate::folder::{Folder, FolderError, Stamp};
+use crate::folder::{EntryKind, Folder, FolderError, Stamp};
 use crate::model::{Kind, Name, NodeId, NodeState, RelPath};
 use crate::reconcile::{DiskOp, conflict_name};
 use crate::tree::Overlay;
@@ -319,10 +319,11 @@ fn place_one(
     report.placed.push(placing.id);
     match (&placing.copy, aside) {
         (Some((copy, state, path)), Some(name)) if name == state.name => {
-            // Its stamp is looked up by the next scan, which reads it again: it was being edited a moment ago.
-            let stamp = folder.look(path)?.map(|meta| meta.stamp.distrusted());
-            report.done.push((*copy, Some(state.clone()), stamp));
-            report.copied.push(*copy);
+            // The next scan reads it again: it was being edited a moment ago. What is a folder by now, or gone, is not the copy.
+            if let Some(meta) = folder.look(path)?.filter(|meta| meta.kind == EntryKind::of(&state.kind)) {
+                report.done.push((*copy, Some(state.clone()), Some(meta.stamp.distrusted())));
+                report.copied.push(*copy);
+            }
             report.dirty.extend(path.split_last().map(|(parent, _)| parent));
         }
         (_, Some(_)) => report.dirty.extend(placing.path.split_last().map(|(parent, _)| parent)),
@@ -341,7 +342,7 @@ fn discard(folder: &Folder, staged: &Staged) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Seq;
+    use crate::model::{BlockHash, FileContent, Root, Seq};
     use crate::tree::{Diff, Tree, TreeNode};
     use std::fs;
 
@@ -384,5 +385,31 @@ mod tests {
         assert_eq!(texts, ["d", "e"]);
         assert_eq!(fs::read_to_string(dir.path().join("d/x")).unwrap(), "e");
         assert_eq!(fs::read_dir(dir.path().join(".dropblock/stage")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_took_the_name_in_between_is_not_recorded_as_the_copy_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), true).unwrap();
+        let content = FileContent { size: 1, root: Root { params: 1, level: 0, hash: BlockHash::of(b"n") } };
+        let kind = Kind::File { content: content.clone(), mtime_ns: 7, exec: false };
+        let state = |name: &str| {
+            let name = Name::new(name.as_bytes()).unwrap();
+            NodeState { parent: NodeId::ROOT, name, kind: kind.clone() }
+        };
+        let path = |name: &str| RelPath::parse(name.as_bytes()).unwrap();
+        let (id, copy) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
+        let file = crate::folder::stage::StagedFile::create(&folder, id, &content).unwrap();
+        file.write_at(0, b"n").unwrap();
+        let staged = file.finish(&folder, false, 7).unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("d/b"), "b").unwrap();
+        let copy = Some((copy, state("d (conflict)"), path("d (conflict)")));
+        let placing = Placing { id, state: state("d"), path: path("d"), staged, expect: None, copy };
+        let report = place_all(&folder, vec![placing], "pc", "now").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("d")).unwrap(), "n");
+        assert_eq!(fs::read_to_string(dir.path().join("d (conflict)/b")).unwrap(), "b");
+        assert_eq!(report.done.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [id]);
+        assert!(report.dirty.contains(&RelPath::root()) && report.copied.is_empty());
     }
 }

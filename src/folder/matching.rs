@@ -13,7 +13,7 @@
 use super::scan::{Entry, Found, Scan};
 use super::walk::{Disk, DiskEntry, Listing};
 use super::{EntryKind, Stamp, State};
-use crate::model::{IdSource, Kind, NodeId};
+use crate::model::{IdSource, NodeId};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::iter::Peekable;
 
@@ -79,11 +79,7 @@ impl<'a> Matching<'a> {
     }
 
     fn kind(&self, id: NodeId) -> Option<EntryKind> {
-        Some(match self.state.base.get(id)?.state.kind {
-            Kind::Folder => EntryKind::Folder,
-            Kind::File { .. } => EntryKind::File,
-            Kind::Symlink { .. } => EntryKind::Symlink,
-        })
+        Some(EntryKind::of(&self.state.base.get(id)?.state.kind))
     }
 
     fn walk_pairs(&mut self) {
@@ -157,12 +153,8 @@ impl<'a> Matching<'a> {
         let state = self.state;
         state.owners(entry.stamp.identity()).filter(move |owner| {
             let Some(node) = state.base.get(*owner) else { return false };
-            let same_kind = match node.state.kind {
-                Kind::Folder => entry.kind == EntryKind::Folder,
-                Kind::File { .. } => entry.kind == EntryKind::File,
-                Kind::Symlink { .. } => entry.kind == EntryKind::Symlink,
-            };
-            same_kind && state.stamp(*owner).is_some_and(|known| is_convincing(known, entry))
+            EntryKind::of(&node.state.kind) == entry.kind
+                && state.stamp(*owner).is_some_and(|known| is_convincing(known, entry))
         })
     }
 

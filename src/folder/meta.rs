@@ -1,5 +1,6 @@
 //! What a name on disk looks like from outside, without reading it.
 
+use crate::model::Kind;
 use serde::{Deserialize, Serialize};
 
 /// Tells one file on disk from another, whatever its name: inode and birth time. The birth time makes an inode number
@@ -57,6 +58,17 @@ pub enum EntryKind {
     Symlink,
     /// A fifo, socket or device: left alone.
     Special,
+}
+
+impl EntryKind {
+    /// How a node of this kind shows on disk.
+    pub const fn of(kind: &Kind) -> Self {
+        match kind {
+            Kind::Folder => Self::Folder,
+            Kind::File { .. } => Self::File,
+            Kind::Symlink { .. } => Self::Symlink,
+        }
+    }
 }
 
 /// What one look at a name shows.

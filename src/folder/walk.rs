@@ -125,9 +125,8 @@ fn nearest_in_place(
     let mut dir = folder.root.open_below(&RelPath::root()).map_err(folder.failed("open", path))?;
     for name in path.names() {
         let Some(child) = state.base.child(id, name) else { break };
-        let Some(stamp) = state.stamp(child) else { break };
         match dir.meta(name) {
-            Ok(meta) if meta.kind == EntryKind::Folder && meta.stamp.identity() == stamp.identity() => {}
+            Ok(meta) if is_folder_in_place(state, child, meta.kind, &meta.stamp) => {}
             _ => break,
         }
         let Ok(next) = dir.open_child(name) else { break };
@@ -135,6 +134,14 @@ fn nearest_in_place(
         reached.push(name.clone());
     }
     Ok((RelPath::from_names(reached), id))
+}
+
+/// True when a node is a folder and this is what it looks like. A file can have the identity of a folder: an inode that is used
+/// again, or a look that came too late.
+fn is_folder_in_place(state: &State, id: NodeId, kind: EntryKind, stamp: &Stamp) -> bool {
+    kind == EntryKind::Folder
+        && state.base.get(id).is_some_and(|node| node.state.kind.is_folder())
+        && state.stamp(id).is_some_and(|known| known.identity() == stamp.identity())
 }
 
 /// The folders of the base that held the nodes whose identity this entry has, unless it is in its own place.
@@ -250,10 +257,7 @@ impl Walk<'_> {
     fn finish(queue: &mut Queue, task: &Task, mut listing: Listing, problems: Vec<Problem>, state: &State) {
         for entry in listing.entries.iter_mut().filter(|entry| entry.kind == EntryKind::Folder) {
             let child = task.node.and_then(|parent| state.base.child(parent, &entry.name));
-            let stays = |id: &NodeId| {
-                state.stamp(*id).is_some_and(|stamp| stamp.identity() == entry.stamp.identity())
-            };
-            let node = child.filter(stays);
+            let node = child.filter(|id| is_folder_in_place(state, *id, entry.kind, &entry.stamp));
             if task.shallow.is_some() && node.is_some() {
                 continue;
             }

@@ -234,7 +234,8 @@ impl Planner<'_> {
     }
 
     /// Breaks a knot: takes one node out of the way. Best the holder of a name that itself waits (a ring of names); else
-    /// any that waits (a folder that must go below its own child, or leave a folder whose name it takes).
+    /// any that waits (a folder that must go below its own child, or leave a folder whose name it takes). Never one with
+    /// another inside that waits: that would be out of reach, and the way back may lead through it.
     fn park_one(
         &mut self,
         line: &mut Line,
@@ -249,11 +250,22 @@ impl Planner<'_> {
             holders.into_iter().find(|holder| line.is_to_arrive(*holder) && reachable(self, *holder))
         });
         let out = ring.or_else(|| line.arrivals().find(|id| reachable(self, *id)))?;
+        let out = self.innermost_waiting(line, out);
         let state = self.now.state(out).cloned()?;
         self.ops.push(DiskOp::Park { id: out });
         parked.insert(out, state.clone());
         self.now.set(out, None);
         Some((out, state))
+    }
+
+    /// The deepest of the nodes in a folder that have not arrived; the folder itself when there are none.
+    fn innermost_waiting(&self, line: &Line, folder: NodeId) -> NodeId {
+        let (mut innermost, mut level) = (folder, vec![folder]);
+        while !level.is_empty() {
+            innermost = level.iter().copied().find(|id| line.is_to_arrive(*id)).unwrap_or(innermost);
+            level = level.into_iter().flat_map(|id| self.now.children(id)).collect();
+        }
+        innermost
     }
 
     /// Bytes, links, times and exec bits, ordered by path so that work stays in one folder at a time.

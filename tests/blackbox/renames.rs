@@ -52,6 +52,9 @@ merges! {
         |f| { f.rename("x", "t"); f.rename("y", "x"); f.rename("t", "y"); },
         |f| { f.rename("x", "t"); f.rename("y", "x"); f.rename("t", "y"); }
         => |t| is(t, &["x", "y"]) && holds(t, "x", "yy") && holds(t, "y", "xx");
+    a_folder_and_the_one_of_its_name_inside_it_change_places: |f| { f.write("e/e/x", "xx"); f.write("e/y", "yy"); },
+        |f| { f.rename("e/e", "t"); f.rename("e", "t/e"); f.rename("t", "e"); }, |f| { f.write("z", "zz"); }
+        => |t| is(t, &["e", "e/e", "e/e/y", "e/x", "z"]) && holds(t, "e/x", "xx") && holds(t, "e/e/y", "yy");
     rename_to_another_case_and_edit: |f| { f.write("readme", "1"); }, |f| { f.rename("readme", "README"); },
         |f| { f.write("readme", "2"); } => |t| is(t, &["README"]) && holds(t, "README", "2");
     rename_to_another_folder_and_edit: |f| { f.write("d/x", "1"); f.mkdir("e"); }, |f| { f.rename("d/x", "e/x"); },

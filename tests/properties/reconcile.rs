@@ -105,6 +105,11 @@ fn run_on_disk(base: &Tree, merge: &Merge) -> Tree {
         assert_eq!(disk.child(state.parent, &state.name), None, "taken: {state:?}");
     };
     for op in plan_disk(base, merge) {
+        let id = op.id();
+        assert!(
+            disk.get(id).is_none() || disk.path_of(id).is_some(),
+            "inside something that is parked: {op:?}"
+        );
         match op {
             DiskOp::Trash { id } => assert!(!disk.remove(id).unwrap().state.kind.is_folder()),
             DiskOp::RemoveFolder { id } => {
@@ -148,6 +153,29 @@ fn run_on_disk(base: &Tree, merge: &Merge) -> Tree {
     }
     assert!(parked.is_empty(), "left parked");
     disk
+}
+
+/// The same nodes anywhere: each has a rank, a folder among those before it and one of three names; where its name is taken it
+/// is not in the tree. Every third is a file.
+fn arranged(places: &[(u8, u8, u8)]) -> Tree {
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|at| places[*at].0);
+    let (mut tree, mut folders) = (Tree::new(), vec![NodeId::ROOT]);
+    for at in order {
+        let (_, folder, name) = places[at];
+        let (parent, name) =
+            (folders[usize::from(folder) % folders.len()], Name::new(&[b'a' + name % 3]).unwrap());
+        if tree.child(parent, &name).is_some() {
+            continue;
+        }
+        let id = NodeId::from_bytes([u8::try_from(at + 1).unwrap(); 16]);
+        let kind = if at % 3 == 2 { file(1) } else { Kind::Folder };
+        if kind.is_folder() {
+            folders.push(id);
+        }
+        tree.insert(id, TreeNode { version: Seq::ZERO, state: NodeState { parent, name, kind } });
+    }
+    tree
 }
 
 /// A share on the server: latest versions with tombstones.
@@ -302,6 +330,17 @@ proptest! {
         for (_, disk) in &clients {
             prop_assert_eq!(picture(disk), settled.1.clone());
         }
+    }
+
+    #[test]
+    fn any_tree_is_made_of_any_other_of_the_same_nodes(
+        places in prop::collection::vec((any::<[u8; 3]>(), any::<[u8; 3]>()), 1..14)
+    ) {
+        let side = |side: [u8; 3]| (side[0], side[1], side[2]);
+        let from = arranged(&places.iter().map(|(from, _)| side(*from)).collect::<Vec<_>>());
+        let to = arranged(&places.iter().map(|(_, to)| side(*to)).collect::<Vec<_>>());
+        let merge = Merge { nodes: diff(&from, &to), ..Merge::default() };
+        prop_assert_eq!(picture(&run_on_disk(&from, &merge)), picture(&to));
     }
 
     #[test]

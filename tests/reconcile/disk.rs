@@ -24,6 +24,9 @@ pub fn carry_out(base: &Tree, merge: &Merge) -> Tree {
 
 impl Disk {
     fn step(&mut self, op: DiskOp) {
+        let id = op.id();
+        let in_tree = self.tree.get(id).is_none() || self.tree.path_of(id).is_some();
+        assert!(in_tree, "inside something that is parked: {op:?}");
         match op {
             DiskOp::Trash { id } => assert!(!self.tree.remove(id).unwrap().state.kind.is_folder()),
             DiskOp::RemoveFolder { id } => {

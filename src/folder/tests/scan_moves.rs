@@ -249,3 +249,20 @@ fn a_name_that_one_look_misses_is_not_gone() {
     assert_eq!(settled(&[&[a], &[b], &[b]]), Some((vec![b], 0)));
     assert_eq!(settled(&[&[a], &[b], &[a], &[b], &[a], &[b], &[a], &[b]]), None);
 }
+
+#[test]
+fn a_folder_where_a_file_was_agreed_is_looked_into_whatever_its_identity() {
+    let mut world = World::new();
+    world.write("p/d", b"1");
+    world.agree();
+    let id = world.id("p/d");
+    fs::remove_file(world.path("p/d")).unwrap();
+    world.write("p/d/b", b"2");
+    // The file was recorded with the look of the folder that had taken its name.
+    let node = world.state.base.get(id).unwrap().clone();
+    let stamp = Some(world.stamp("p/d").distrusted());
+    world.state.save(vec![Update::Put { id, node, stamp }], false).unwrap();
+    for scan in [world.scan_dirs(&["p"]), world.scan_dirs(&["p/d"]), world.scan()] {
+        assert_eq!(shown(&world, &scan), ["p/d new", "p/d/b new", "p/d gone"]);
+    }
+}
