@@ -192,6 +192,11 @@ impl Builder<'_, '_> {
         call: impl Fn(&Folder, &RelPath, &Stamp) -> Result<Outcome, FolderError>,
     ) -> Result<(), FolderError> {
         let (Some(path), Some(stamp)) = (self.disk.path_of(id), self.stamp(id)) else { return self.lost(id) };
+        let here = self.disk.state(id).map(|state| self.disk.at(state.parent, &state.name));
+        if here.is_some_and(|here| here.len() > 1) {
+            // There is one thing at one place: what goes could be what stays.
+            return self.lost(id);
+        }
         match call(self.folder, &path, &stamp)? {
             Outcome::Done { .. } | Outcome::Gone => {
                 self.disk.set(id, None);
@@ -411,5 +416,26 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join("d (conflict)/b")).unwrap(), "b");
         assert_eq!(report.done.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [id]);
         assert!(report.dirty.contains(&RelPath::root()) && report.copied.is_empty());
+    }
+
+    #[test]
+    fn of_two_nodes_at_one_place_none_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), true).unwrap();
+        fs::write(dir.path().join("x"), "only").unwrap();
+        let path = RelPath::parse(b"x").unwrap();
+        let stamp = folder.look(&path).unwrap().unwrap().stamp;
+        let root = Root { params: 1, level: 0, hash: BlockHash::of(b"only") };
+        let kind =
+            Kind::File { content: FileContent { size: 4, root }, mtime_ns: stamp.mtime_ns, exec: false };
+        let state = NodeState { parent: NodeId::ROOT, name: Name::new(b"x").unwrap(), kind };
+        let ids = [NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16])];
+        let (base, diff) = (Tree::new(), Diff::from(ids.map(|id| (id, Some(state.clone())))));
+        let mut disk = Overlay::new(&base, &diff);
+        let mut names = |name: &Name, n: u32| crate::folder::rescue_name(name, n);
+        let ops = [DiskOp::Trash { id: ids[1] }];
+        let report = structure(&folder, &ops, &mut disk, &|_| Some(stamp), &mut names).unwrap();
+        assert!(report.left.contains(&ids[1]) && report.done.is_empty());
+        assert!(dir.path().join("x").exists());
     }
 }

@@ -85,9 +85,7 @@ impl Dir {
     /// What a name is; symlinks are not followed.
     pub fn meta(&self, name: &Name) -> io::Result<Meta> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat =
-            sys::statx(&self.fd, name.as_os_str(), flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
-        Ok(meta_of(&stat))
+        Ok(meta_of(&sys::statx(&self.fd, name.as_os_str(), flags, LOOK)?))
     }
 
     /// Like [`Dir::meta`], `None` when there is no such name.
@@ -309,23 +307,25 @@ pub fn meta_of_file(file: &File) -> io::Result<Meta> {
     meta_of_fd(file)
 }
 
+/// What every look asks for.
+const LOOK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
+
 fn meta_of_fd(fd: &impl AsFd) -> io::Result<Meta> {
-    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    Ok(meta_of(&sys::statx(fd, "", AtFlags::EMPTY_PATH, mask)?))
+    Ok(meta_of(&sys::statx(fd, "", AtFlags::EMPTY_PATH, LOOK)?))
 }
 
 fn meta_of(stat: &sys::Statx) -> Meta {
     let ns = |time: &sys::StatxTimestamp| {
         time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
     };
-    let has_btime = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let has = |what: StatxFlags| stat.stx_mask & what.bits() != 0;
     let mode = u32::from(stat.stx_mode);
     let kind = sys::FileType::from_raw_mode(mode);
     Meta {
         kind: kind_of(kind).unwrap_or(EntryKind::Special),
         stamp: super::Stamp {
             ino: stat.stx_ino,
-            btime_ns: has_btime.then(|| ns(&stat.stx_btime)),
+            btime_ns: has(StatxFlags::BTIME).then(|| ns(&stat.stx_btime)),
             size: stat.stx_size,
             mtime_ns: ns(&stat.stx_mtime),
             ctime_ns: ns(&stat.stx_ctime),
@@ -334,6 +334,7 @@ fn meta_of(stat: &sys::Statx) -> Meta {
         mode: mode & 0o7777,
         links: stat.stx_nlink,
         device: (stat.stx_dev_major, stat.stx_dev_minor),
+        mount: has(StatxFlags::MNT_ID).then_some(stat.stx_mnt_id),
     }
 }
 

@@ -301,6 +301,7 @@ impl<'a> Matching<'a> {
             special,
             tracked: self.state.tracked_files(),
             missing,
+            moving: self.disk.has_moved(self.state),
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Meta {
     pub links: u32,
     /// The filesystem it is on.
     pub device: (u32, u32),
+    /// The mount it was reached through, where the kernel tells. A bind mount is one of its own on the same filesystem.
+    pub mount: Option<u64>,
 }
 
 /// Whole seconds and the nanoseconds after them, also before 1970.

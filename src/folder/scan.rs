@@ -11,7 +11,8 @@ use std::fmt;
 use std::io;
 
 /// A name that moves from a folder not yet listed to one that was is seen nowhere. So what is gone must be gone in two
-/// looks one after the other; more than this many are taken only while somebody renames without a pause.
+/// looks one after the other. A folder that moves while names are listed is seen twice, and what it holds with it: such a look
+/// does not count. More than this many are taken only while somebody renames without a pause.
 const LOOKS_MAX: usize = 8;
 
 /// Which part of the folder to look at.
@@ -96,7 +97,7 @@ pub enum Cause {
     #[error("no permission")]
     NoPermission,
     /// A mount point: nothing can be renamed across it, and it may be unmounted at any moment.
-    #[error("on another filesystem")]
+    #[error("a mount point: not synced")]
     OtherFilesystem,
     /// More than `limits::PATH_DEPTH_MAX` folders deep.
     #[error("too deep")]
@@ -130,6 +131,8 @@ pub struct Scan {
     pub tracked: usize,
     /// How many of them are gone.
     pub missing: usize,
+    /// A folder moved while names were listed, and was seen at two places: the look shows what never was.
+    pub moving: bool,
 }
 
 /// Compares the folder with the base. Ids for new names are taken from `ids` in the order of [`Scan::found`]'s walk.
@@ -156,18 +159,18 @@ pub fn scan(folder: &Folder, state: &State, scope: &Scope, ids: &mut IdSource) -
     Ok(scan)
 }
 
-/// Looks until everything that is gone was gone in the look before, too. `None`: never.
+/// Looks until nothing moved meanwhile, and everything that is gone was gone in the look before, too. `None`: never.
 pub(super) fn settle(
     mut look: impl FnMut() -> Result<Scan, FolderError>,
 ) -> Result<Option<Scan>, FolderError> {
     let mut last = look()?;
-    if last.gone.is_empty() {
+    if last.gone.is_empty() && !last.moving {
         return Ok(Some(last));
     }
     for _ in 1..LOOKS_MAX {
         let scan = look()?;
         let before: BTreeSet<_> = last.gone.iter().collect();
-        if scan.gone.iter().all(|id| before.contains(id)) {
+        if !scan.moving && scan.gone.iter().all(|id| before.contains(id)) {
             return Ok(Some(scan));
         }
         last = scan;

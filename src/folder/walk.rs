@@ -9,7 +9,7 @@ use super::scan::{Cause, Problem};
 use super::{EntryKind, Folder, FolderError, Identity, Meta, Stamp, State};
 use crate::model::{Kind, Name, NodeId, RelPath, limits};
 use crate::work::Work;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -56,6 +56,28 @@ pub struct Disk {
     pub roots: Vec<(NodeId, usize)>,
     /// What could not be looked at, ordered by path.
     pub problems: Vec<Problem>,
+}
+
+impl Disk {
+    /// True when a folder was met at two places: it moved while this was listed, and what it holds would be taken for twice as
+    /// much as there is.
+    pub fn has_moved(&self, state: &State) -> bool {
+        let folders = self.listings.iter().flat_map(|listing| {
+            let folders = listing.entries.iter().filter(|entry| entry.kind == EntryKind::Folder);
+            folders.map(move |entry| (entry.stamp.identity(), (listing, &entry.name)))
+        });
+        let mut met = HashMap::new();
+        for (identity, place) in folders {
+            if met.insert(identity, place).is_some() {
+                return true;
+            }
+        }
+        self.roots.iter().any(|(id, slot)| {
+            let path = self.listings.get(*slot).map(|listing| &listing.path);
+            let place = state.stamp(*id).and_then(|stamp| met.get(&stamp.identity()));
+            place.is_some_and(|(listing, name)| path != Some(&listing.path.join(name)))
+        })
+    }
 }
 
 /// A folder to list.
@@ -302,9 +324,8 @@ impl Walk<'_> {
 
     fn read(&self, task: &Task, listing: &mut Listing, problems: &mut Vec<Problem>) -> io::Result<()> {
         let dir = self.folder.root.open_below(&task.path)?;
-        if let Some(identity) = task.identity
-            && dir.own_meta()?.stamp.identity() != identity
-        {
+        let own = dir.own_meta()?;
+        if task.identity.is_some_and(|identity| own.stamp.identity() != identity) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let mut names = dir.list()?;
@@ -316,7 +337,8 @@ impl Walk<'_> {
             }
             match look(&dir, &listed.name) {
                 Ok(Some((meta, target))) => {
-                    if meta.kind == EntryKind::Folder && meta.device != self.folder.root_meta.device {
+                    if meta.kind == EntryKind::Folder && (meta.device, meta.mount) != (own.device, own.mount)
+                    {
                         let path = task.path.join(&listed.name);
                         problems.push(Problem { path, cause: Cause::OtherFilesystem });
                         listing.unknown.insert(listed.name);

@@ -279,7 +279,7 @@ impl Inner {
             exec: node.mode & 0o100 != 0,
         };
         let links = u32::try_from(links).unwrap_or(u32::MAX);
-        Ok(Meta { kind, stamp, mode: node.mode, links, device: (0, 1) })
+        Ok(Meta { kind, stamp, mode: node.mode, links, device: (0, 1), mount: None })
     }
 
     pub fn unlock_all_of(&mut self, process: u32) {

@@ -168,21 +168,24 @@ fn a_mount_point_is_a_problem_and_what_it_hides_is_not_gone() {
     let mut world = World::new();
     world.write("mnt/hidden", b"1");
     world.agree();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "none"])
-        .arg(world.path("mnt"))
-        .stderr(std::process::Stdio::null())
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("skipped: needs root");
-        return;
+    let top = world.path("");
+    // Another filesystem, and a part of the same one.
+    for what in
+        [&["-t", "tmpfs", "none"].map(std::ffi::OsStr::new)[..], &["--bind".as_ref(), top.as_os_str()]]
+    {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(what).arg(world.path("mnt")).stderr(std::process::Stdio::null());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            println!("skipped: needs root");
+            return;
+        }
+        let scan = world.scan();
+        let unmounted = std::process::Command::new("umount").arg(world.path("mnt")).status().unwrap();
+        assert!(unmounted.success());
+        assert_eq!((scan.found.len(), scan.gone.len(), scan.moving), (0, 0, false));
+        assert_eq!(scan.problems[0].cause, Cause::OtherFilesystem);
+        assert!(world.scan().problems.is_empty());
     }
-    let scan = world.scan();
-    let unmounted = std::process::Command::new("umount").arg(world.path("mnt")).status().unwrap();
-    assert!(unmounted.success());
-    assert_eq!((scan.found.len(), scan.gone.len()), (0, 0));
-    assert_eq!(scan.problems[0].cause, Cause::OtherFilesystem);
-    assert!(world.scan().problems.is_empty());
 }
 
 #[test]

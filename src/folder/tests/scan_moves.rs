@@ -266,3 +266,31 @@ fn a_folder_where_a_file_was_agreed_is_looked_into_whatever_its_identity() {
         assert_eq!(shown(&world, &scan), ["p/d new", "p/d/b new", "p/d gone"]);
     }
 }
+
+#[test]
+fn a_look_that_meets_a_folder_at_two_places_does_not_count() {
+    use crate::folder::scan::settle;
+    use crate::folder::{matching, walk};
+    let mut world = World::new();
+    world.write("b/old", b"1");
+    world.write("d", b"1");
+    world.agree();
+    world.write("b/new", b"2");
+    // The folder is listed in its place; the names above it only when it has changed places with a file.
+    let mut disk = walk::scoped(&world.folder, &world.state, &[rel("b")].into()).unwrap();
+    world.rename("b", "between");
+    world.rename("d", "b");
+    world.rename("between", "d");
+    let above = walk::scoped(&world.folder, &world.state, &[rel("")].into()).unwrap();
+    let first = disk.listings.len();
+    disk.roots.extend(above.roots.iter().map(|(id, slot)| (*id, slot + first)));
+    disk.listings.extend(above.listings.into_iter().map(|mut listing| {
+        listing.entries.iter_mut().for_each(|entry| entry.listing = entry.listing.map(|slot| slot + first));
+        listing
+    }));
+    let torn = matching::compare(&world.state, &disk, &mut world.ids.clone());
+    assert!(torn.moving && torn.found.iter().filter(|found| found.name.as_bytes() == b"new").count() == 2);
+    let mut looks = vec![world.scan(), torn];
+    let scan = settle(|| Ok(looks.pop().unwrap())).unwrap().unwrap();
+    assert_eq!(shown(&world, &scan), ["b <- d touched", "d <- b", "d/new new"]);
+}
