@@ -43,5 +43,7 @@ mod once;
 mod races;
 #[path = "blackbox/renames.rs"]
 mod renames;
+#[path = "blackbox/repair.rs"]
+mod repair;
 #[path = "blackbox/restarts.rs"]
 mod restarts;

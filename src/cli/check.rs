@@ -49,7 +49,12 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
             0 => String::new(),
             n => format!("; {} repaired", text::count(n, "block", "blocks")),
         };
-        voice.say(&format!("clean: {looked}{repaired}"));
+        let harmless = match report.harmless {
+            0 => String::new(),
+            1 => "; one damaged or missing place in packs, which nothing needs".to_owned(),
+            n => format!("; {n} damaged or missing places in packs, which nothing needs"),
+        };
+        voice.say(&format!("clean: {looked}{repaired}{harmless}"));
         return Ok(Exit::Ok);
     }
     let mut line = format!("damaged: {} findings ({looked})", report.findings.len() as u64 + report.more);
@@ -100,5 +105,6 @@ fn sums(report: &CheckReport) -> String {
         .number("unindexed", report.unindexed)
         .number("repaired", report.repaired)
         .number("wanted", report.wanted)
+        .number("harmless", report.harmless)
         .line()
 }

@@ -39,9 +39,9 @@ fn lines(stats: &Stats) -> Vec<String> {
     lines.push(format!("stored       {} in {blocks} in {packs}", text::bytes(stats.stored_bytes)));
     lines.push(format!("  current    {}", text::bytes(stats.current_stored_bytes)));
     lines.push(format!(
-        "  history    {} (kept {} days)",
+        "  history    {} (kept {})",
         text::bytes(stats.history_stored_bytes),
-        stats.keep_ms / 86_400_000
+        text::keep_time(stats.keep_ms)
     ));
     lines.push(format!("  garbage    {} in {garbage}", text::bytes(stats.garbage_bytes)));
     lines.push(format!("dedup        {}", ratio(stats.dedup_permille())));

@@ -71,6 +71,24 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// A keep time in the largest units that say it: `30 days`, `1 hour`, `1 day 12 hours`, `0 seconds`.
+pub fn keep_time(ms: u64) -> String {
+    let mut seconds = ms / 1000;
+    let mut parts = Vec::new();
+    for (unit, one, many) in [
+        (86_400, "day", "days"),
+        (3600, "hour", "hours"),
+        (60, "minute", "minutes"),
+        (1, "second", "seconds"),
+    ] {
+        if seconds >= unit {
+            parts.push(count(seconds / unit, one, many));
+            seconds %= unit;
+        }
+    }
+    if parts.is_empty() { "0 seconds".to_owned() } else { parts.join(" ") }
+}
+
 /// `1 file`, `2 files`.
 pub fn count(n: u64, one: &str, many: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
@@ -79,6 +97,13 @@ pub fn count(n: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keep_times_have_their_own_units() {
+        let hour = 3_600_000;
+        let shown = [0, 90_000, hour, 36 * hour, 720 * hour].map(keep_time);
+        assert_eq!(shown, ["0 seconds", "1 minute 30 seconds", "1 hour", "1 day 12 hours", "30 days"]);
+    }
 
     #[test]
     fn sizes_read_well() {

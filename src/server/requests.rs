@@ -123,6 +123,15 @@ pub async fn want(
     let mut base_groups = bases.chunks(READ_BLOCKS);
     for group in hashes.chunks(READ_BLOCKS) {
         let blocks = read_group(session, group).await?;
+        if let Some(tended) = &session.server.config.tended {
+            let missed: Vec<BlockHash> = group
+                .iter()
+                .zip(&blocks)
+                .filter(|(_, block)| block.is_none())
+                .map(|(hash, _)| *hash)
+                .collect();
+            tended.store.missed(&missed);
+        }
         let blocks = match base_groups.next() {
             Some(bases) => against(session, group, blocks, bases, &held).await?,
             None => blocks,

@@ -2,18 +2,23 @@
 //!
 //! Looks at journals (records, numbers, chain), at packs (every record opened and hashed), at the index (each entry where
 //! it says), and walks the manifest of every version. Quick: without opening records. Repair only ever adds: it points the
-//! index at intact copies, and has what is missing asked for; it never blanks, cuts or deletes.
+//! index at intact copies, has what is missing asked for, and notes packs that are gone and not needed; it never blanks, cuts
+//! or deletes.
+//!
+//! What counts is what versions need: a pack that is gone, or bytes that are bent, are findings as long as any version lacks
+//! something, and harmless when none does.
 
 use super::inspect::{BATCH_BYTES, Seen};
 use super::journal::Replayed;
 use super::pack_file::{self, FILE_HEADER, Location, Place};
 use super::upkeep::{Brake, Upkeep};
 use super::writer::Writer;
-use super::{Result, gone};
+use super::{Result, mend, reach};
 use crate::manifest::ManifestNode;
 use crate::model::{BlockHash, FileContent, Name, NodeId, RelPath, Seq};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Findings listed; the others are counted.
@@ -113,6 +118,8 @@ pub struct CheckReport {
     pub repaired: u64,
     /// Blocks that versions need and that are asked for from clients.
     pub wanted: u64,
+    /// Places in packs that are gone or damaged, and of which no version needs anything. The server puts them in order.
+    pub harmless: u64,
 }
 
 impl CheckReport {
@@ -128,10 +135,31 @@ impl CheckReport {
 
 /// Checks the store.
 pub fn run(upkeep: &Upkeep, options: &CheckOptions, brake: &Brake) -> Result<CheckReport> {
+    let report = look(upkeep, options, brake)?;
+    if report.is_clean() && options.repair {
+        mend::note_lost(upkeep)?;
+    }
+    if report.harmless > 0 {
+        // A server puts it in order.
+        upkeep.shared.unsettled.store(true, Ordering::Relaxed);
+    }
+    Ok(report)
+}
+
+/// Looks only; what is bad or missing is asked for from then on.
+pub fn look(upkeep: &Upkeep, options: &CheckOptions, brake: &Brake) -> Result<CheckReport> {
     let brake = Brake { gentle: options.gentle, ..brake.clone() };
     let mut check = Check { upkeep, options, brake, report: CheckReport::default(), bad: BTreeMap::new() };
     check.packs()?;
+    let (of_packs, more) = (std::mem::take(&mut check.report.findings), check.report.more);
     check.versions()?;
+    if check.report.findings.is_empty() && check.report.more == more {
+        // Everything that versions name is there, and was read unless it is quick.
+        check.report.harmless =
+            of_packs.len() as u64 + std::mem::take(&mut check.report.more) + check.bad_left()?;
+        return Ok(check.report);
+    }
+    check.report.findings.extend(of_packs);
     let mut blocks = Vec::new();
     for (hash, place) in &check.bad {
         if check.is_bad(hash)? {
@@ -160,9 +188,12 @@ impl Check<'_> {
         self.upkeep.settle()?;
         let limit = self.upkeep.shared.packs.synced();
         let packs = self.upkeep.packs()?;
-        let gone = gone::list(&self.upkeep.packs_folder(), self.upkeep.store)?;
-        for pack in (1..=limit.pack).filter(|n| !packs.contains_key(n) && !gone.contains_key(n)) {
+        for pack in mend::lost_packs(self.upkeep)? {
             self.report.find(Finding::PackMissing { pack });
+            if pack == self.upkeep.shared.packs.end().pack {
+                // What is appended to a file without a name is gone at the next start.
+                self.upkeep.on_writer(move |writer| leave(writer, pack))?;
+            }
         }
         let mut gaps: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
         // Intact records that the index does not point at.
@@ -173,7 +204,7 @@ impl Check<'_> {
                 self.records(*number, *len, limit, &mut gaps, &mut spare)?;
             }
         }
-        self.entries(&packs, &gaps)?;
+        self.entries(&packs, &gaps, limit)?;
         let mut unknown = 0;
         let mut found = Vec::new();
         for (hash, location) in &spare {
@@ -196,6 +227,15 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Blocks that were found bad and are so still.
+    fn bad_left(&self) -> Result<u64> {
+        let mut left = 0;
+        for hash in self.bad.keys() {
+            left += u64::from(self.is_bad(hash)?);
+        }
+        Ok(left)
+    }
+
     /// True for a block that was found bad and was not brought again since.
     fn is_bad(&self, hash: &BlockHash) -> Result<bool> {
         let Some(found) = self.bad.get(hash) else { return Ok(false) };
@@ -208,6 +248,7 @@ impl Check<'_> {
         let path = self.upkeep.shared.packs.path(number);
         let file = std::fs::File::open(&path).at("open", &path)?;
         if !pack_file::check_file_header(&file, &path, number, self.upkeep.store)? {
+            self.upkeep.shared.bend(number);
             self.report.find(Finding::PackDamaged { pack: number, from: 0, to: u64::from(FILE_HEADER) });
         }
         Ok(())
@@ -234,6 +275,7 @@ impl Check<'_> {
                     }
                 }
                 Seen::Bad(hash, location) => {
+                    upkeep.shared.bend(number);
                     let place = (location.place.pack, location.place.offset);
                     let in_use = upkeep.index.block(&hash)? == Some(location);
                     if in_use {
@@ -244,6 +286,7 @@ impl Check<'_> {
                     }
                 }
                 Seen::Gap { from, to } => {
+                    upkeep.shared.bend(number);
                     gaps.entry(number).or_default().push((from, to));
                     self.report.find(Finding::PackDamaged { pack: number, from, to });
                 }
@@ -256,7 +299,12 @@ impl Check<'_> {
     }
 
     /// Every entry of the index lies inside a pack, and not in damage.
-    fn entries(&mut self, packs: &BTreeMap<u32, u64>, gaps: &BTreeMap<u32, Vec<(u64, u64)>>) -> Result<()> {
+    fn entries(
+        &mut self,
+        packs: &BTreeMap<u32, u64>,
+        gaps: &BTreeMap<u32, Vec<(u64, u64)>>,
+        limit: Place,
+    ) -> Result<()> {
         let (bad, count) = (&mut self.bad, &mut self.report.blocks);
         self.upkeep.each_block(&mut |hash, location| {
             *count += 1;
@@ -270,8 +318,7 @@ impl Check<'_> {
             }
         })?;
         // A pack may have been begun since the list was made.
-        let end = self.upkeep.shared.packs.end();
-        bad.retain(|_, place| place.is_none_or(|(pack, _)| packs.contains_key(&pack) || pack < end.pack));
+        bad.retain(|_, place| place.is_none_or(|(pack, _)| packs.contains_key(&pack) || pack <= limit.pack));
         Ok(())
     }
 
@@ -309,13 +356,29 @@ impl Check<'_> {
                     let place = self.upkeep.place(&hash)?;
                     let place = place.map(|location| (location.place.pack, location.place.offset));
                     self.bad.entry(hash).or_insert(place);
-                    self.upkeep.shared.want(hash);
+                    self.want(hash, place.is_some())?;
                     self.report.wanted += 1;
                 }
             }
             since = self.upkeep.pace(&self.brake, since)?;
         }
         if broken.is_empty() { Ok(()) } else { self.name(&broken, cutoff_ms) }
+    }
+
+    /// Has a block asked for that versions lack.
+    fn want(&self, hash: BlockHash, in_index: bool) -> Result<()> {
+        let (shared, index) = (&self.upkeep.shared, &self.upkeep.index);
+        if in_index {
+            shared.want(hash);
+            return Ok(());
+        }
+        shared.want_absent(hash);
+        if reach::tags_of(shared, index, &hash)?.is_empty() {
+            // Nobody knows which share names it: all are asked, and the next start looks.
+            shared.tags_lack.store(true, Ordering::Relaxed);
+            index.set_has_tags(false)?;
+        }
+        Ok(())
     }
 
     /// Journals end where the store says they do.
@@ -417,14 +480,21 @@ fn path_of(names: &HashMap<NodeId, (NodeId, Name)>, id: NodeId) -> String {
     RelPath::from_names(parts).to_string()
 }
 
+/// On the storage thread: appends to this pack no more, whose file was taken away.
+fn leave(writer: &mut Writer, pack: u32) -> Result<()> {
+    let packs = &writer.shared.packs;
+    if packs.end().pack == pack && !packs.path(pack).exists() {
+        packs.rotate(&writer.shared.failure)?;
+    }
+    Ok(())
+}
+
 /// On the storage thread: takes copies that were found intact, unless the block is somewhere newer by now.
 pub fn adopt(writer: &mut Writer, found: &[(BlockHash, Location)]) -> Result<u64> {
     let shared = &writer.shared;
     let fresh: Vec<_> = found.iter().filter(|(hash, _)| shared.recent(hash).is_none()).copied().collect();
     writer.index.add_blocks(&fresh).map_err(|error| shared.fail(error))?;
-    let mut damaged = shared.damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for (hash, _) in &fresh {
-        damaged.remove(hash);
-    }
+    fresh.iter().for_each(|(hash, _)| shared.unwant(hash));
+    shared.came(fresh.iter().map(|(hash, _)| *hash));
     Ok(fresh.len() as u64)
 }

@@ -1,5 +1,5 @@
-//! Small files of upkeep, each written whole: tombstones of packs that were removed on purpose, the list of condemned
-//! blocks, and the list of those that are damaged or missing.
+//! Small files of upkeep, each written whole: tombstones of packs that were removed on purpose, notes of packs that were lost,
+//! the list of condemned blocks, and the list of those that are damaged or missing.
 //!
 //! ```text
 //! packs/NNNNNNNN.gone                      condemned
@@ -11,18 +11,20 @@
 //!        pack u32 LE, offset u32 LE        ..  8   checksum of everything before
 //! 40  8  checksum of bytes 0..40
 //! ```
+//! `packs/NNNNNNNN.lost` is as a tombstone, with the magic "DBLKLOST".
 
 use super::error::{At, StorageError};
 use super::gc::Condemned;
 use super::pack_file::Place;
-use super::{Result, file};
+use super::{Result, file, packs};
 use crate::model::hash::checksum8;
 use crate::model::{BlockHash, StoreId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const VERSION: u32 = 1;
 const GONE_MAGIC: &[u8; 8] = b"DBLKGONE";
+const LOST_MAGIC: &[u8; 8] = b"DBLKLOST";
 const CONDEMNED_MAGIC: &[u8; 8] = b"DBLKCOND";
 const CONDEMNED_HEADER: usize = 36;
 const ENTRY_BYTES: usize = 40;
@@ -31,11 +33,6 @@ const CONDEMNED: &str = "condemned";
 /// Name of the list of damaged and missing blocks.
 const WANTED: &str = "wanted";
 
-/// Path of the tombstone of pack `number` in the folder `packs`.
-pub fn path(folder: &Path, number: u32) -> PathBuf {
-    folder.join(name(number))
-}
-
 fn name(number: u32) -> String {
     format!("{number:08}.gone")
 }
@@ -43,7 +40,37 @@ fn name(number: u32) -> String {
 /// Says for good that pack `number` was removed, and that all packs were durable before `durable` by then: what was moved
 /// out of it must never be taken for a torn tail.
 pub fn bury(folder: &Path, number: u32, store: StoreId, durable: Place) -> Result<()> {
-    let mut bytes = GONE_MAGIC.to_vec();
+    write(folder, &name(number), &encode(GONE_MAGIC, number, store, durable))
+}
+
+/// Notes that pack `number` is gone and that nothing lacked without it. Only a note: a pack that is there again is read.
+pub fn note_lost(folder: &Path, number: u32, store: StoreId) -> Result<()> {
+    write(folder, &lost_name(number), &encode(LOST_MAGIC, number, store, Place::default()))
+}
+
+/// The packs that were noted as lost. One that is there again is so no more.
+pub fn lost(folder: &Path, store: StoreId) -> Result<BTreeSet<u32>> {
+    let mut found: BTreeSet<u32> = read_all(folder, ".lost", LOST_MAGIC, store)?.into_keys().collect();
+    for number in found.clone() {
+        if packs::path(folder, number).exists() {
+            let path = folder.join(lost_name(number));
+            std::fs::remove_file(&path).at("remove", &path)?;
+            found.remove(&number);
+        }
+    }
+    Ok(found)
+}
+
+fn lost_name(number: u32) -> String {
+    format!("{number:08}.lost")
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    file::write_whole(folder, name, bytes).at("write", &folder.join(name))
+}
+
+fn encode(magic: &[u8; 8], number: u32, store: StoreId, durable: Place) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(store.as_bytes());
@@ -51,29 +78,33 @@ pub fn bury(folder: &Path, number: u32, store: StoreId, durable: Place) -> Resul
     bytes.extend_from_slice(&durable.offset.to_le_bytes());
     let sum = checksum8(&[&bytes]);
     bytes.extend_from_slice(&sum);
-    file::write_whole(folder, &name(number), &bytes).at("write", &path(folder, number))
+    bytes
 }
 
 /// The tombstones in a folder, each with its place. One that does not check is none.
 pub fn list(folder: &Path, store: StoreId) -> Result<BTreeMap<u32, Place>> {
+    read_all(folder, ".gone", GONE_MAGIC, store)
+}
+
+fn read_all(folder: &Path, extension: &str, magic: &[u8; 8], store: StoreId) -> Result<BTreeMap<u32, Place>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).at("list", folder)? {
         let entry = entry.at("list", folder)?;
         let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".gone")).and_then(|n| n.parse().ok());
+        let number = name.to_str().and_then(|name| name.strip_suffix(extension)).and_then(|n| n.parse().ok());
         let Some(number) = number else { continue };
         let bytes = std::fs::read(entry.path()).at("read", &entry.path())?;
-        if let Some(place) = parse(&bytes, number, store) {
+        if let Some(place) = parse(magic, &bytes, number, store) {
             found.insert(number, place);
         }
     }
     Ok(found)
 }
 
-fn parse(bytes: &[u8], number: u32, store: StoreId) -> Option<Place> {
+fn parse(magic: &[u8; 8], bytes: &[u8], number: u32, store: StoreId) -> Option<Place> {
     let (body, sum) = bytes.split_at_checked(40)?;
     let field = |at: usize| Some(u32::from_le_bytes(*body.get(at..)?.first_chunk()?));
-    let whole = body.starts_with(GONE_MAGIC)
+    let whole = body.starts_with(magic)
         && checksum8(&[body]) == sum
         && field(8)? == VERSION
         && field(12)? == number
@@ -148,13 +179,29 @@ mod tests {
         bury(folder.path(), 5, STORE, place).unwrap();
         assert_eq!(list(folder.path(), STORE).unwrap(), BTreeMap::from([(5, place)]));
         assert!(list(folder.path(), StoreId::from_bytes([4; 16])).unwrap().is_empty());
-        let bytes = std::fs::read(path(folder.path(), 5)).unwrap();
+        let bytes = std::fs::read(folder.path().join(name(5))).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(parse(&flipped, 5, STORE), None, "bit {bit}");
+            assert_eq!(parse(GONE_MAGIC, &flipped, 5, STORE), None, "bit {bit}");
         }
-        assert_eq!(parse(&bytes, 6, STORE), None);
+        assert_eq!(parse(GONE_MAGIC, &bytes, 6, STORE), None);
+        assert!(lost(folder.path(), STORE).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_note_of_a_lost_pack_is_no_tombstone_and_ends_when_the_pack_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        note_lost(folder.path(), 5, STORE).unwrap();
+        note_lost(folder.path(), 6, STORE).unwrap();
+        assert!(list(folder.path(), STORE).unwrap().is_empty());
+        assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([5, 6]));
+        let other = StoreId::from_bytes([4; 16]);
+        assert!(lost(folder.path(), other).unwrap().is_empty());
+        std::fs::write(packs::path(folder.path(), 5), "x").unwrap();
+        assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([6]));
+        std::fs::remove_file(packs::path(folder.path(), 5)).unwrap();
+        assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([6]), "lost once more");
     }
 
     #[test]

@@ -17,7 +17,8 @@
 //!
 //! # Upkeep
 //! Deleting is the reverse of a commit: mark what versions name (`mark`), plan (`gc`), condemn, wait, look again, delete
-//! (`sweep`), under leases that keep what sessions rely on (`lease`). `check`, `scrub` and `stats` read. All of it runs
+//! (`sweep`), under leases that keep what sessions rely on (`lease`). `check`, `scrub` and `stats` read. What was lost and comes
+//! back is looked below (`follow`), and when nothing lacks the packs are put in order (`mend`). All of it runs
 //! through `upkeep`, one job at a time, and changes things only in small steps on the storage thread.
 //!
 //! This room knows no network and no synced folder.
@@ -28,6 +29,7 @@ mod content;
 mod direct;
 mod error;
 mod file;
+mod follow;
 mod gc;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
@@ -42,6 +44,7 @@ mod keeper;
 mod lease;
 mod mark;
 mod memory;
+mod mend;
 mod pack_file;
 mod packs;
 mod pending;
@@ -69,6 +72,7 @@ pub use file::write_whole as write_private;
 pub use gc::{GcOptions, PackPlan, Sums};
 pub use history::History;
 pub use memory::MemoryStore;
+pub use mend::Mended;
 pub use scrub::ScrubStep;
 pub use shared::Problem;
 pub use stats::{ShareStats, Stats};

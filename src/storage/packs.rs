@@ -312,13 +312,17 @@ pub fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:08}.pack"))
 }
 
+/// The number of the pack at a path.
+pub fn number(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_suffix(".pack")?.parse().ok()
+}
+
 /// Numbers and lengths of the packs in a folder, ascending. Other files are left alone.
 pub fn list(folder: &Path) -> Result<BTreeMap<u32, u64>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).at("list", folder)? {
         let entry = entry.at("list", folder)?;
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(|n| n.parse().ok());
+        let number = number(&entry.path());
         if let Some(number) = number.filter(|n| *n > 0 && path(folder, *n) == entry.path()) {
             found.insert(number, entry.metadata().at("look at", &entry.path())?.len());
         }

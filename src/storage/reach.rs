@@ -12,13 +12,13 @@
 use super::journal::{JournalFile, Replayed};
 use super::pack_file::Location;
 use super::packs::Packs;
-use super::shared::Shared;
+use super::shared::{Named, Shared, WANTED_MAX};
 use super::sled::Index;
 use super::{Result, ShareId, StorageError};
 use crate::block::seal;
 use crate::manifest::ManifestNode;
 use crate::model::{BlockHash, FileContent, Seq, limits};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -107,7 +107,7 @@ pub fn tags_of(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Vec<T
     tags.extend(recent.tags.get(hash).into_iter().flatten());
     drop(recent);
     let absent = shared.absent.lock().unwrap_or_else(PoisonError::into_inner);
-    tags.extend(absent.get(hash).into_iter().flatten());
+    tags.extend(absent.get(hash).into_iter().flatten().map(|(tag, _)| *tag));
     Ok(tags)
 }
 
@@ -122,13 +122,26 @@ pub fn may_ask(shared: &Shared, tags: &[Tag], share: ShareId) -> bool {
 /// What a pass over the journals found.
 #[derive(Debug, Default)]
 struct Traced {
-    /// Blocks that are named and not held, and by which shares.
-    absent: HashMap<BlockHash, BTreeSet<Tag>>,
-    /// A manifest could not be read: blocks that it names may lack a tag.
-    unreadable: bool,
+    /// Blocks that are named and not held, or are chunk lists that cannot be read.
+    absent: HashMap<BlockHash, Named>,
+    /// Blocks of the index that cannot be read.
+    unreadable: Vec<(BlockHash, Location)>,
+    /// There were more.
+    more: bool,
 }
 
-/// Tags what commits name that the index does not know: those after `known`, or all. Before the threads of the store run.
+impl Traced {
+    fn lacks(&mut self, hash: BlockHash, tag: Tag, level: u8) {
+        if self.absent.len() < WANTED_MAX || self.absent.contains_key(&hash) {
+            self.absent.entry(hash).or_default().insert((tag, level));
+        } else {
+            self.more = true;
+        }
+    }
+}
+
+/// Tags what commits name that the index does not know: those after `known`, or all. What is missing is wanted from then on.
+/// Before the threads of the store run.
 pub fn bring_up(
     shared: &Shared,
     index: &Index,
@@ -138,9 +151,19 @@ pub fn bring_up(
     let known = if index.has_tags()? { known } else { BTreeMap::new() };
     let traced = trace(shared, index, journals, &known)?;
     // Otherwise the next start looks again: by then the store may be whole.
-    let complete = traced.absent.is_empty() && !traced.unreadable;
+    let complete = traced.absent.is_empty() && !traced.more;
     index.set_has_tags(complete)?;
     shared.tags_lack.store(!complete, Ordering::Relaxed);
+    for (hash, location) in traced.unreadable {
+        shared.want(hash);
+        shared.bend(location.place.pack);
+    }
+    for hash in traced.absent.keys() {
+        shared.want_absent(*hash);
+    }
+    if traced.more {
+        shared.unsettled.store(true, Ordering::Relaxed);
+    }
     *shared.absent.lock().unwrap_or_else(PoisonError::into_inner) = traced.absent;
     Ok(())
 }
@@ -218,7 +241,7 @@ impl Tracer<'_> {
                 continue;
             }
             let Some((location, _)) = self.index.row(&hash)? else {
-                self.traced.absent.entry(hash).or_default().insert(self.tag);
+                self.traced.lacks(hash, self.tag, level);
                 continue;
             };
             self.rows.push(hash);
@@ -237,7 +260,10 @@ impl Tracer<'_> {
             let node = block.and_then(|block| ManifestNode::decode(block.bytes()).ok());
             match node.filter(|node| node.level() == level) {
                 Some(node) => waiting.extend(node.entries().iter().map(|entry| (entry.hash, level - 1))),
-                None => self.traced.unreadable = true,
+                None => {
+                    self.traced.lacks(hash, self.tag, level);
+                    self.traced.unreadable.push((hash, location));
+                }
             }
         }
         Ok(())

@@ -99,6 +99,7 @@ impl Reader {
                         continue;
                     }
                     self.shared.mark_damaged(hash);
+                    self.shared.bend(location.place.pack);
                     error
                 }
                 Err(Unread::Other(error)) => error,

@@ -278,11 +278,12 @@ impl Recovery<'_> {
         index: &Index,
         checkpoint: &Checkpoint,
     ) -> Result<(Place, bool)> {
+        let lost = gone::lost(&self.home.packs(), self.home.id)?;
         let newest = packs.last_key_value().map_or(0, |(number, _)| *number);
         for number in (1..newest.max(self.durable.pack))
             .chain((self.durable.pack > newest).then_some(self.durable.pack))
         {
-            if !packs.contains_key(&number) && !self.gone.contains_key(&number) {
+            if !packs.contains_key(&number) && !self.gone.contains_key(&number) && !lost.contains(&number) {
                 self.report(Problem::MissingPack(packs::path(&self.home.packs(), number)));
             }
         }

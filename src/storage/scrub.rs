@@ -119,6 +119,9 @@ fn read(upkeep: &Upkeep, from: Place, until: Place, bytes_max: u64, step: &mut S
                     at = Place { pack: number, offset: u32::try_from(to).unwrap_or(u32::MAX) };
                 }
             }
+            if !matches!(seen, Seen::Good(..)) {
+                upkeep.shared.bend(number);
+            }
             if let Seen::Bad(hash, location) = seen
                 && upkeep.index.block(&hash)? == Some(location)
                 && upkeep.shared.mark_damaged(hash)

@@ -2,6 +2,7 @@
 
 use super::collected::Collected;
 use super::error::StorageError;
+use super::follow::Follow;
 use super::gc::Due;
 use super::lease::Leases;
 use super::pack_file::{Location, Place};
@@ -11,9 +12,9 @@ use super::{CommitEvent, Head, NO_HEAD, Result, ShareId, StoreOptions};
 use crate::model::{BlockHash, ChainHash, Seq};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 /// The first error that left it open what the disk holds. Once set, the store acknowledges nothing.
 #[derive(Debug, Default)]
@@ -34,6 +35,12 @@ impl Failure {
         StorageError::Failed(self.0.get_or_init(|| Arc::new(error)).clone())
     }
 }
+
+/// Blocks that are missing and asked for at one time. What is found missing beyond is found again when these have come.
+pub const WANTED_MAX: usize = 1 << 18;
+
+/// The shares that name a block, each with the level at which it does: 0 for a chunk, else that of a node.
+pub type Named = BTreeSet<(Tag, u8)>;
 
 /// Something about the store's files that its owner should know. The store works, without what is named here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +121,19 @@ pub struct Shared {
     pub damaged: Mutex<BTreeSet<BlockHash>>,
     /// Some blocks may lack a tag, because damage has hidden which share names them.
     pub tags_lack: AtomicBool,
-    /// Blocks that shares name and the store does not hold, as far as was found when it was opened.
-    pub absent: Mutex<HashMap<BlockHash, BTreeSet<Tag>>>,
+    /// Blocks that the journals name and the store does not hold or cannot read, as far as is known: what is below them is
+    /// unknown until they come. At most [`WANTED_MAX`], and what was found below one that came.
+    pub absent: Mutex<HashMap<BlockHash, Named>>,
+    /// Blocks that came back and have to be looked below.
+    pub follow: Mutex<Follow>,
+    /// Something was lost or came back since everything was looked at last.
+    pub unsettled: AtomicBool,
+    /// A client asked for blocks that are not here.
+    pub doubted: AtomicBool,
+    /// Packs in which something is damaged.
+    pub bent: Mutex<BTreeSet<u32>>,
+    /// Rings when what is wanted has changed.
+    pub news: Notify,
     /// What sessions rely on, and what is being deleted. Locked for an instant, or while a batch leaves the index.
     pub leases: Mutex<Leases>,
     /// Held while blocks move from `recent` into the index, so that two who do it never undo each other's work.
@@ -141,7 +159,54 @@ impl Shared {
 
     /// Remembers that a block is damaged or missing; true when it was not known.
     pub fn want(&self, hash: BlockHash) -> bool {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
+        let new = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        if new {
+            self.unsettled.store(true, Ordering::Relaxed);
+            self.news.notify_one();
+        }
+        new
+    }
+
+    /// The same for a block that the index does not have, as long as not too many are asked for: nobody takes it for held.
+    pub fn want_absent(&self, hash: BlockHash) -> bool {
+        !self.is_wanting_enough() && self.want(hash)
+    }
+
+    /// As much is asked for as can be at one time.
+    pub fn is_wanting_enough(&self) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).len() >= WANTED_MAX
+    }
+
+    /// On the storage thread: blocks that were wanted came back.
+    pub fn came(&self, hashes: impl IntoIterator<Item = BlockHash>) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut follow = self.follow.lock().unwrap_or_else(PoisonError::into_inner);
+        for hash in hashes {
+            follow.add(hash, absent.remove(&hash).unwrap_or_default());
+        }
+        self.unsettled.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// A client asked for blocks that are not here. Those that versions are known to name are wanted from now on; for the
+    /// others somebody has to look whether versions name them.
+    pub fn missed(&self, hashes: &[BlockHash]) {
+        for hash in hashes {
+            let named = self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash);
+            if named {
+                self.want_absent(*hash);
+            } else if !self.is_damaged(hash) {
+                self.doubted.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Something in a pack is not what was written: it should be written anew when nothing is missing any more.
+    pub fn bend(&self, pack: u32) {
+        if self.bent.lock().unwrap_or_else(PoisonError::into_inner).insert(pack) {
+            self.unsettled.store(true, Ordering::Relaxed);
+            self.news.notify_one();
+        }
     }
 
     /// The block turned out to be there as it should be.

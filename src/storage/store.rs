@@ -2,6 +2,7 @@
 //!
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
+mod lacks;
 mod past;
 
 use super::check::{self, CheckOptions, CheckReport};
@@ -12,6 +13,7 @@ use super::history;
 use super::home::Home;
 use super::inbox::{Prepared, Put, Work};
 use super::keeper::{Keeper, Signal, checkpoint};
+use super::mend;
 use super::packs::Packs;
 use super::pending::Group;
 use super::reach::{self, Asker};
@@ -34,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 /// Requests that wait for the storage thread; more wait at the sender.
 const QUEUE_MAX: usize = 256;
@@ -152,6 +154,11 @@ impl Store {
             damaged: wanted.clone().into(),
             tags_lack: AtomicBool::new(false),
             absent: Mutex::default(),
+            follow: Mutex::default(),
+            unsettled: AtomicBool::new(mend::is_called_for(&problems) || !wanted.is_empty()),
+            doubted: AtomicBool::new(false),
+            bent: mend::bent(&problems, &wanted, &index)?.into(),
+            news: Notify::new(),
             leases: Mutex::default(),
             settling: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -310,36 +317,6 @@ impl Store {
         })
     }
 
-    /// Blocks that versions need and that are damaged or missing, as far as is known: whoever holds one may put it.
-    pub fn wanted(&self) -> Vec<BlockHash> {
-        self.shared.wanted()
-    }
-
-    /// The same, as far as devices of one share may be asked for it: the hash of a block that others have is theirs.
-    ///
-    /// # Errors
-    /// When the index fails.
-    pub async fn wanted_in(&self, share: ShareId) -> Result<Vec<BlockHash>> {
-        self.reader()?.run(move |reader| reader.wanted_in(share)).await
-    }
-
-    /// Writes down what is wanted, if that has changed: what a scrub found must not be forgotten by a restart. A block that
-    /// is no longer on the list has its new copy on disk: after a power cut without it nobody would be asked again.
-    ///
-    /// # Errors
-    /// A disk that cannot be written.
-    pub fn remember_wanted(&self) -> Result<()> {
-        let mut on_disk = self.wanted_on_disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = self.wanted();
-        if *on_disk != wanted {
-            // After the look at the list: what was struck out of it had been appended by then.
-            self.shared.packs.sync(&self.shared.failure)?;
-            gone::save_wanted(&self.shared.path, &wanted)?;
-            *on_disk = wanted;
-        }
-        Ok(())
-    }
-
     /// Bytes of all packs.
     pub fn packs_bytes(&self) -> u64 {
         self.upkeep(|upkeep| Ok(upkeep.packs()?.values().sum())).unwrap_or(0)
@@ -496,3 +473,7 @@ impl Journal for Store {
 #[cfg(test)]
 #[path = "upkeep_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "mend_tests.rs"]
+mod mend_tests;

@@ -12,6 +12,10 @@
 //! Between mark and forget the store goes on: what commits name meanwhile is learned from their events, and whatever a
 //! commit or a session looks at is saved by [`Leases`](super::lease::Leases).
 
+mod rewrite;
+
+pub use rewrite::rewrite;
+
 use super::collected::{self, Collected};
 use super::error::{At, StorageError};
 use super::gc::{Condemned, Due, GcOptions, PackPlan, Plan, Sums, Survey, plan, record_bytes};

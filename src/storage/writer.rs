@@ -166,7 +166,7 @@ impl Writer {
     }
 
     /// Remembers to which shares blocks were brought.
-    fn tag(&self, tags: Vec<(BlockHash, Tag)>) {
+    pub fn tag(&self, tags: Vec<(BlockHash, Tag)>) {
         if tags.is_empty() {
             return;
         }
@@ -186,12 +186,21 @@ impl Writer {
         let locations = self.shared.packs.append(fresh, &self.shared.failure)?;
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         let mut damaged = self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let absent = self.shared.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut came = Vec::new();
         for ((block, _), location) in fresh.iter().zip(locations) {
-            recent.blocks.insert(block.hash(), location);
-            damaged.remove(&block.hash());
+            let hash = block.hash();
+            recent.blocks.insert(hash, location);
+            if damaged.remove(&hash) || absent.contains_key(&hash) {
+                came.push(hash);
+            }
         }
         recent.noted = self.shared.packs.end();
         self.signal.wrote(self.shared.packs.unsynced_bytes(), recent.blocks.len());
+        drop((recent, damaged, absent));
+        if !came.is_empty() {
+            self.shared.came(came);
+        }
         Ok(())
     }
 

@@ -12,20 +12,20 @@ use std::thread::sleep;
 use std::time::Duration;
 
 /// A command on the world's store.
-fn tend(world: &World, command: &str, more: &[&str]) -> Outcome {
+pub fn tend(world: &World, command: &str, more: &[&str]) -> Outcome {
     let mut all: Vec<&OsStr> = vec![command.as_ref(), "--store".as_ref(), world.store().as_os_str()];
     all.extend(more.iter().map(OsStr::new));
     world.start(command, world.command(all)).outcome(LONG_DEADLINE)
 }
 
 /// The number after `"name":` in a line of JSON.
-fn number(json: &str, name: &str) -> u64 {
+pub fn number(json: &str, name: &str) -> u64 {
     let (_, rest) = json.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name} in {json}"));
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("{name} is no number in {json}"))
 }
 
-fn packs(world: &World) -> Vec<PathBuf> {
+pub fn packs(world: &World) -> Vec<PathBuf> {
     let mut packs: Vec<PathBuf> = fs::read_dir(world.store().join("packs"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -35,7 +35,7 @@ fn packs(world: &World) -> Vec<PathBuf> {
     packs
 }
 
-fn packs_bytes(world: &World) -> u64 {
+pub fn packs_bytes(world: &World) -> u64 {
     packs(world).iter().map(|path| fs::metadata(path).unwrap().len()).sum()
 }
 
@@ -50,14 +50,14 @@ fn keep_nothing(world: &mut World) {
 const AT_ONCE: &[&str] = &["--grace", "0", "--json"];
 
 /// Where the bytes of a file lie in a pack: the first place where these stand.
-fn find(pack: &Path, bytes: &[u8]) -> usize {
+pub fn find(pack: &Path, bytes: &[u8]) -> usize {
     let all = fs::read(pack).unwrap();
     all.windows(bytes.len())
         .position(|window| window == bytes)
         .expect("the bytes are in the pack as they are")
 }
 
-fn change(path: &Path, at: usize, with: impl Fn(u8) -> u8, len: usize) {
+pub fn change(path: &Path, at: usize, with: impl Fn(u8) -> u8, len: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at..at + len].iter_mut().for_each(|byte| *byte = with(*byte));
     fs::write(path, bytes).unwrap();
@@ -362,6 +362,13 @@ fn stats_count_what_is_there_with_and_without_a_server() {
     let people = tend(&world, "stats", &[]).code(0).stdout;
     assert!(people.contains("share default: 2.0 MB, 2 files"), "{people}");
     assert!(people.contains("dedup") && people.contains("compression"), "{people}");
+    for (keep_ms, said) in
+        [(0u64, "(kept 0 seconds)"), (3_600_000, "(kept 1 hour)"), (864_000_000, "(kept 10 days)")]
+    {
+        fs::write(world.store().join("keep"), format!("keep_ms = \"{keep_ms}\"\n")).unwrap();
+        let people = tend(&world, "stats", &[]).code(0).stdout;
+        assert!(people.contains(said), "{people}");
+    }
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! Damage and loss in a store that is served: what comes back from clients by itself, and what `check` says afterwards.
+
+use super::maintenance::{change, find, number, packs, packs_bytes, tend};
+use crate::support::disk::Folder;
+use crate::support::world::{World, assert_equal};
+use crate::support::{LONG_DEADLINE, random_bytes};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// The list of its chunks has two levels.
+const LARGE_BYTES: usize = 14_000_000;
+
+/// What the server says when everything that versions need is there again.
+const WHOLE: &str = "everything is there again";
+
+/// A folder with a large file and small ones, synced to a store whose server is stopped.
+fn filled() -> (World, Folder) {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("deep/large.bin", random_bytes(1, LARGE_BYTES));
+    for n in 0..20 {
+        a.write(format!("small-{n}"), random_bytes(100 + n, 3_000));
+    }
+    world.sync(&a);
+    world.stop_server();
+    (world, a)
+}
+
+/// Waits for something that takes as long as moving the content.
+#[track_caller]
+fn wait_long(what: &str, mut accept: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !accept() {
+        assert!(start.elapsed() < LONG_DEADLINE, "not {what} after {LONG_DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until the server itself has found everything again. Nobody runs a check meanwhile: that would drive the repair.
+#[track_caller]
+fn wait_whole(world: &mut World) {
+    wait_long("whole again", || world.server().process.stderr().contains(WHOLE));
+}
+
+/// `check` is content, whichever way it is asked.
+#[track_caller]
+fn assert_clean(world: &World) {
+    for args in [&["--quick"][..], &[], &["--repair"]] {
+        let clean = tend(world, "check", args).code(0);
+        assert!(clean.stdout.is_empty() && clean.stderr.contains("clean"), "{args:?}: {clean:?}");
+    }
+}
+
+/// Somebody who has nothing gets everything.
+#[track_caller]
+fn assert_served(world: &World, a: &Folder, name: &str) {
+    let other = world.folder(name);
+    world.sync(&other);
+    assert_equal(&[a, &other]);
+}
+
+#[test]
+fn a_lost_pack_comes_back_by_itself_with_all_levels_of_chunk_lists() {
+    let (mut world, a) = filled();
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    let lost = tend(&world, "check", &["--quick"]).code(2);
+    assert!(lost.stdout.contains("pack 1: missing"), "{}", lost.stdout);
+    world.serve();
+    let client = world.live(&a);
+    wait_whole(&mut world);
+    client.stop();
+    assert!(packs_bytes(&world) > LARGE_BYTES as u64);
+    assert_served(&world, &a, "b");
+    assert_clean(&world);
+    assert_eq!(number(&tend(&world, "stats", &["--json"]).code(0).stdout, "damaged_blocks"), 0);
+    world.stop_server();
+    assert_clean(&world);
+    // Neither does a start speak of it any more, nor one with a new index.
+    for with_index in [true, false] {
+        if !with_index {
+            fs::remove_dir_all(world.store().join("db")).unwrap();
+        }
+        world.serve();
+        assert_served(&world, &a, if with_index { "c" } else { "d" });
+        let said = world.server().process.stderr();
+        assert!(!said.contains("missing") && !said.contains("damaged"), "{said}");
+        world.stop_server();
+    }
+    assert_clean(&world);
+}
+
+#[test]
+fn a_repair_that_is_killed_in_the_middle_goes_on_at_the_next_start() {
+    let (mut world, a) = filled();
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    for bytes in [1, 2_000_000, 8_000_000] {
+        world.serve();
+        let client = world.live(&a);
+        wait_long("begun", || packs_bytes(&world) > bytes);
+        world.kill_server();
+        client.kill();
+    }
+    world.serve();
+    let client = world.live(&a);
+    wait_whole(&mut world);
+    client.stop();
+    assert_clean(&world);
+    assert_served(&world, &a, "b");
+    world.stop_server();
+    assert_clean(&world);
+}
+
+/// What another share names is asked for there and told nobody else; both have it afterwards.
+#[test]
+fn a_lost_pack_of_two_shares_comes_back_to_each_from_its_own_clients() {
+    let (mut world, a) = filled();
+    let (other, same) = (world.folder("other"), random_bytes(1, LARGE_BYTES));
+    other.write("same.bin", same);
+    other.write("own.bin", random_bytes(7, 3_000_000));
+    world.serve();
+    world.once_with(&other, &["--share", "second"]).code(0);
+    world.stop_server();
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    world.serve();
+    // Nobody of the second share is here: what only that has stays lost, and check says so.
+    let client = world.live(&a);
+    wait_long("back", || packs_bytes(&world) > LARGE_BYTES as u64);
+    client.stop();
+    wait_long("the first share whole", || {
+        let found = tend(&world, "check", &["--quick"]).code(2).stdout;
+        assert!(found.contains("second: own.bin") && found.contains("pack 1: missing"), "{found}");
+        !found.contains("default: ")
+    });
+    assert_served(&world, &a, "b");
+    let client = world.live_at(&other, world.addr(), &["--share", "second"]);
+    wait_whole(&mut world);
+    client.stop();
+    assert_clean(&world);
+    let fresh = world.folder("fresh");
+    world.once_with(&fresh, &["--share", "second"]).code(0);
+    assert_equal(&[&other, &fresh]);
+}
+
+/// Bits of a chunk, of a chunk list and of a record's header, which hides its block: all come back, the pack is written anew
+/// without them, and check is content.
+#[test]
+fn flipped_bits_come_back_and_check_is_content_afterwards() {
+    let (mut world, a) = filled();
+    let pack = packs(&world)[0].clone();
+    let large = a.read("deep/large.bin");
+    change(&pack, find(&pack, &large[1000..1200]), |byte| byte ^ 1, 1);
+    change(&pack, find(&pack, b"DBMN") + 30, |byte| byte ^ 1, 1);
+    let hidden = find(&pack, &a.read("small-3")) - 20;
+    change(&pack, hidden, |byte| byte ^ 1, 1);
+    tend(&world, "check", &[]).code(2);
+    world.serve();
+    // A bit that nobody has read yet is found by a check, or by the scrub.
+    let found = tend(&world, "check", &[]).code(2);
+    assert!(found.stdout.contains("deep/large.bin") && found.stdout.contains("small-3"), "{}", found.stdout);
+    let client = world.live(&a);
+    wait_whole(&mut world);
+    client.stop();
+    assert_clean(&world);
+    assert!(!pack.exists(), "the damaged pack was written anew");
+    // Only what was bent is kept of it.
+    let aside = fs::read(world.store().join("packs/00000001.bad")).unwrap();
+    assert!(aside.len() < 1_000_000 && aside.starts_with(b"DBLKBENT"), "{}", aside.len());
+    assert_served(&world, &a, "b");
+    world.stop_server();
+    assert_clean(&world);
+    world.serve();
+    assert_clean(&world);
+}
+
+/// A pack that is put back is a pack like any other.
+#[test]
+fn a_lost_pack_that_comes_back_is_not_thrown_away() {
+    let (mut world, a) = filled();
+    let (pack, parked) = (packs(&world)[0].clone(), world.path().join("parked"));
+    fs::rename(&pack, &parked).unwrap();
+    world.serve();
+    let client = world.live(&a);
+    wait_whole(&mut world);
+    client.stop();
+    world.stop_server();
+    fs::rename(&parked, &pack).unwrap();
+    assert_clean(&world);
+    world.serve();
+    assert_served(&world, &a, "b");
+    world.stop_server();
+    assert!(pack.exists());
+    // When it goes once more, and nothing needs it, nobody minds.
+    fs::remove_file(&pack).unwrap();
+    assert_clean(&world);
+}
+
+/// Its server has the file open, and reads on in it; who looks sees that it has no name any more.
+#[test]
+fn a_pack_that_vanishes_under_a_running_server_comes_back_too() {
+    let (mut world, a) = filled();
+    world.serve();
+    let client = world.live(&a);
+    a.write("late", "later");
+    wait_long("sent", || number(&tend(&world, "stats", &["--json"]).code(0).stdout, "files") == 22);
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    let lost = tend(&world, "check", &["--quick"]).code(2);
+    assert!(lost.stdout.contains("pack 1: missing"), "{}", lost.stdout);
+    wait_whole(&mut world);
+    client.stop();
+    assert_clean(&world);
+    world.crash_server();
+    assert_served(&world, &a, "b");
+    assert_clean(&world);
+}
+
+/// What nobody has any more stays on the list, and so does the pack that it was in.
+#[test]
+fn check_goes_on_saying_so_while_something_is_missing() {
+    let (mut world, a) = filled();
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    world.serve();
+    a.remove("small-7");
+    let found = tend(&world, "check", &["--repair"]).code(2);
+    assert!(found.stdout.contains("pack 1: missing") && found.stdout.contains("small-7"), "{}", found.stdout);
+    let client = world.live(&a);
+    wait_long("all but one", || {
+        let found = tend(&world, "check", &["--quick"]).code(2).stdout;
+        !found.contains("large.bin") && !found.contains("small-6")
+    });
+    client.stop();
+    for online in [true, false] {
+        if !online {
+            world.stop_server();
+        }
+        for args in [&["--quick"][..], &[], &["--repair"]] {
+            let found = tend(&world, "check", args).code(2);
+            let names = found.stdout.contains("small-7") && found.stdout.contains("pack 1: missing");
+            assert!(names, "{online} {args:?}: {}", found.stdout);
+        }
+    }
+}
