@@ -95,6 +95,9 @@ pub fn path(account: &Account, given: &Path) -> Result<RelPath, Failure> {
             _ => return Err(wrong(outside)),
         }
     }
+    if names.first().is_some_and(Name::is_private_dir) {
+        return Err(wrong("that folder is dropblock's own, and not synced"));
+    }
     Ok(RelPath::from_names(names))
 }
 

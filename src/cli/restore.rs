@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Send deletes of the folder first even when most files are gone
+    /// Restore even when most files are gone from the folder; their deletes are not sent
     #[arg(long)]
     allow_mass_delete: bool,
 }
@@ -117,7 +117,7 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     // What is wrong with the question is said before anything is sent.
     let historian = args.place.open(&account).await?;
     historian.plan(&wish, &mut ids).await.map_err(|error| place::failure(&error))?;
-    let alone = synced(args, &account.share, Voice { quiet: true }).await?.is_some();
+    let alone = synced(args, &account.share, &wish, &[], Voice { quiet: true }).await?.is_some();
     let report = historian.restore(&wish, &mut ids).await.map_err(|error| place::failure(&error))?;
     historian.close().await;
     if args.json {
@@ -139,7 +139,7 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     }
     voice.say(&line);
     if alone {
-        return Ok(synced(args, &account.share, voice).await?.unwrap_or(Exit::Ok));
+        return Ok(synced(args, &account.share, &wish, &report.steps, voice).await?.unwrap_or(Exit::Ok));
     }
     Ok(Exit::Ok)
 }
@@ -156,16 +156,29 @@ fn quoted(path: &Path) -> String {
 }
 
 /// Syncs the folder once; `None` when a running sync has it.
-async fn synced(args: &Args, share: &str, voice: Voice) -> Result<Option<Exit>, Failure> {
+///
+/// In a folder that the guard holds, what is gone stays as it is on both sides, except for what is restored: no delete is sent
+/// that nobody has allowed.
+async fn synced(
+    args: &Args,
+    share: &str,
+    wish: &Wish,
+    steps: &[Step],
+    voice: Voice,
+) -> Result<Option<Exit>, Failure> {
+    let place = wish.to.as_ref().unwrap_or(&wish.path);
+    let elsewhere =
+        steps.iter().filter_map(|step| step.from.as_ref()).filter(|from| !from.starts_with(place));
+    let back = || std::iter::once(place).chain(elsewhere).cloned().collect();
+
     let once = sync::Args::once(
         args.place.folder.clone(),
         args.place.server(),
         share.to_owned(),
         args.place.device_name(),
         args.place.tls,
-        args.allow_mass_delete,
     );
-    match sync::once(&once, voice).await {
+    match sync::once_leaving(&once, args.allow_mass_delete.then(back), voice).await {
         Ok(exit) => Ok(Some(exit)),
         Err(failure) if failure.exit == Exit::Locked => Ok(None),
         Err(failure) => Err(failure),

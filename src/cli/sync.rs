@@ -8,6 +8,7 @@ use super::wall::{self, May};
 use crate::client::{Client, ClientError, Config, Done, News};
 use crate::folder::FolderError;
 use crate::folder::fs::raise_open_files;
+use crate::model::RelPath;
 use crate::model::counters::Counters;
 use crate::model::limits;
 use crate::model::path::escape;
@@ -70,15 +71,9 @@ pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
 
 impl Args {
     /// A one-time sync on behalf of another command.
-    pub fn once(
-        folder: PathBuf,
-        server: String,
-        share: String,
-        device: String,
-        tls: TlsArg,
-        allow_mass_delete: bool,
-    ) -> Self {
+    pub fn once(folder: PathBuf, server: String, share: String, device: String, tls: TlsArg) -> Self {
         let (poll, server, share) = (Duration::from_secs(1), Some(server), Some(share));
+        let allow_mass_delete = false;
         Self { folder, server, once: true, poll, device: Some(device), share, tls, allow_mass_delete }
     }
 
@@ -110,9 +105,17 @@ async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {
 
 /// Syncs both ways until nothing is left.
 pub async fn once(args: &Args, voice: Voice) -> Result<Exit, Failure> {
+    once_leaving(args, None, voice).await
+}
+
+/// The same; with paths, what is gone from the folder is left alone, but for these, which come back.
+pub async fn once_leaving(args: &Args, back: Option<Vec<RelPath>>, voice: Voice) -> Result<Exit, Failure> {
     let display = Display::new(voice);
     let start = Instant::now();
     let mut client = open(args, voice, &display)?;
+    if let Some(back) = back {
+        client.leave_deleted(back);
+    }
     let counters = client.counters();
     display.show(client.progress(), counters.clone());
     // Also when this is dropped in the middle.

@@ -137,6 +137,8 @@ pub struct Client {
     is_behind: bool,
     /// The longest journal this session heard of: saved before nodes that may come from it.
     met_head: Option<Cursor>,
+    /// What is gone here is neither sent as deleted nor a reason to stop, and what belongs to these paths comes back.
+    leaves: Option<Vec<RelPath>>,
     /// How files look on disk that differ from the base, until both sides agree.
     looks: HashMap<NodeId, crate::folder::Stamp>,
     /// Other names of hard links whose folders were looked at for this look of the file.
@@ -217,6 +219,7 @@ impl Client {
             cycle: Cycle::new(ids),
             is_behind: false,
             met_head: None,
+            leaves: None,
             looks: HashMap::new(),
             twins: HashMap::new(),
             roots: IdMap::default(),
@@ -247,6 +250,12 @@ impl Client {
     /// What is under way.
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
+    }
+
+    /// From now on what is gone here is left as it is, here and on the server, however much it is; except what is at, below or
+    /// above these paths, which comes back.
+    pub fn leave_deleted(&mut self, back: Vec<RelPath>) {
+        self.leaves = Some(back);
     }
 
     fn news(&self, news: News) {

@@ -25,6 +25,11 @@ const TRUSTED_MOVE_BYTES_MIN: u64 = 1024 * 1024;
 const STORE_FILE: &[u8] = b"store.toml";
 const STORE_FILE_BYTES_MAX: u64 = 4096;
 
+/// True for what is at one of these paths, below or above it.
+fn belongs(path: &RelPath, paths: &[RelPath]) -> bool {
+    paths.iter().any(|one| path.names().iter().zip(one.names()).all(|(a, b)| a == b))
+}
+
 impl Session<'_> {
     /// Looks at the disk and takes in what differs from the base.
     ///
@@ -48,7 +53,13 @@ impl Session<'_> {
         let agreed = seen.gone.iter().filter(|id| is_file(**id) && cycle.is_deleted_there(**id)).count();
         let (missing, tracked) = (seen.missing.saturating_sub(agreed), seen.tracked.saturating_sub(agreed));
         let may_go = self.client.config.allow_mass_delete || self.client.state.is_copied();
-        if let Some(held) = mass_delete(missing, tracked).filter(|_| !may_go) {
+        let mut back = BTreeSet::new();
+        if let Some(paths) = &self.client.leaves {
+            // Also when the guard would not hold: what came back may have made the difference.
+            let base = &self.client.state.base;
+            let gone = seen.gone.drain(..);
+            back = gone.filter(|id| base.path_of(*id).is_some_and(|at| belongs(&at, paths))).collect();
+        } else if let Some(held) = mass_delete(missing, tracked).filter(|_| !may_go) {
             let folder = ShownPath::from(self.client.folder.path()).to_string();
             return Err(ClientError::Held { held, folder });
         }
@@ -56,6 +67,8 @@ impl Session<'_> {
         self.take_in(seen, whole).await?;
         if whole && self.client.state.is_copied() {
             self.join_copy()?;
+        } else if !back.is_empty() {
+            self.join_again(&back)?;
         }
         Ok(())
     }
@@ -63,19 +76,25 @@ impl Session<'_> {
     /// In a copy of a synced folder what is missing may never have been copied, and what differs may be half of a file: neither
     /// is anything that a user did. It is joined with the share like a folder that was never synced.
     fn join_copy(&mut self) -> Result<(), ClientError> {
+        let differing: BTreeSet<NodeId> = self.client.cycle.local().keys().copied().collect();
+        let count = self.join_again(&differing)?;
+        if count > 0 {
+            self.client.news(News::Copied(count));
+        }
+        Ok(())
+    }
+
+    /// Joins these nodes and all below them with the share, as if they had never been synced; returns how many that were.
+    fn join_again(&mut self, nodes: &BTreeSet<NodeId>) -> Result<usize, ClientError> {
         let client = &mut *self.client;
-        let differing: BTreeSet<NodeId> = client.cycle.local().keys().copied().collect();
-        let count = client.state.join_copy(&differing)?;
+        let count = client.state.join_copy(nodes)?;
         client.cycle.forget_local();
         client.cycle.forget_remote();
         client.looks.clear();
         client.index_roots();
-        if count > 0 {
-            client.news(News::Copied(count));
-        }
         self.inline_out.clear();
         self.read_from_start();
-        Ok(())
+        Ok(count)
     }
 
     fn look(&mut self, scope: &Scope) -> Result<Scan, ClientError> {

@@ -256,7 +256,7 @@ impl State {
         self.copied
     }
 
-    /// In a copy: forgets that `differing` nodes, and all below them, were ever agreed, and how far the journal was read. The
+    /// In a copy, or of what shall come back: forgets that `differing` nodes, and all below them, were ever agreed, and how far the journal was read. The
     /// next sync joins them with the share, in which nothing is deleted. What is as it was stays agreed, so that nothing
     /// that others deleted comes back. Returns how many nodes were forgotten.
     ///

@@ -332,6 +332,43 @@ fn a_folder_emptied_by_mistake_comes_back_although_the_guard_holds() {
     assert_eq!(then.difference(&a.tree()), None);
 }
 
+/// The deletes that the guard held were sent first, to everybody, and only then was one file restored.
+#[test]
+fn a_restore_in_a_held_folder_sends_none_of_the_deletes() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.many("d", 150);
+    a.many("e", 150);
+    a.write("top", "one");
+    world.sync(&a);
+    let version = latest(&world, &a, "top");
+    a.write("top", "two!");
+    world.sync_all(&[&a, &b]);
+    let before = b.tree();
+    for name in ["d", "e", "top"] {
+        a.remove(name);
+    }
+    world.once(&a).code(3);
+    restore(&world, &a, &["top", "--version", &version, "--allow-mass-delete"]);
+    restore(&world, &a, &["d/file-000007", "--version", &version, "--to", "new/copy", "--allow-mass-delete"]);
+    assert_eq!(a.text("top"), "one");
+    assert_eq!(a.tree().names(), ["new", "new/copy", "top"]);
+    // Held as before; nobody else has lost anything.
+    world.once(&a).code(3);
+    world.sync(&b);
+    assert_eq!(b.tree().names().len(), before.names().len() + 2);
+    assert_eq!(b.text("top"), "one");
+    // What is restored comes back here too, although it never went anywhere else.
+    restore(&world, &a, &["d", "--version", &version, "--allow-mass-delete"]);
+    assert_eq!(a.tree().names().len(), 151 + 3);
+    world.sync(&b);
+    assert_eq!(
+        b.tree().names().len(),
+        before.names().len() + 2,
+        "not even now that the guard would let them go"
+    );
+}
+
 #[test]
 fn with_a_keep_time_of_nothing_only_what_stands_is_kept() {
     let mut world = World::new();
@@ -381,6 +418,9 @@ fn bad_questions_get_one_clear_line() {
     refused("restore", &["../t", "--version", "1"], 1, "not inside the folder");
     refused("log", &["/etc/passwd"], 1, "not inside the folder");
     refused("restore", &["t", "--version", "1", "--to", "."], 1, "is there already");
+    refused("restore", &["t", "--version", "1", "--to", ".dropblock/x"], 1, "dropblock's own");
+    refused("restore", &[".dropblock/version", "--version", "1"], 1, "dropblock's own");
+    refused("log", &[".dropblock"], 1, "dropblock's own");
     refused("log", &["--share", "other"], 1, "belongs to the share");
     a.remove("t");
     world.sync(&a);
