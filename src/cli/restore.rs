@@ -170,7 +170,6 @@ async fn synced(
     let elsewhere =
         steps.iter().filter_map(|step| step.from.as_ref()).filter(|from| !from.starts_with(place));
     let back = || std::iter::once(place).chain(elsewhere).cloned().collect();
-
     let once = sync::Args::once(
         args.place.folder.clone(),
         args.place.server(),
