@@ -256,9 +256,9 @@ impl State {
         self.copied
     }
 
-    /// In a copy, or of what shall come back: forgets that `differing` nodes, and all below them, were ever agreed, and how far the journal was read. The
-    /// next sync joins them with the share, in which nothing is deleted. What is as it was stays agreed, so that nothing
-    /// that others deleted comes back. Returns how many nodes were forgotten.
+    /// In a copy, or for what shall come back: forgets that `differing` nodes, and all below them, were ever agreed, and how
+    /// far the journal was read. The next sync joins them with the share, in which nothing is deleted. What is as it was
+    /// stays agreed, so that nothing that others deleted comes back. Returns how many nodes were forgotten.
     ///
     /// # Errors
     /// As [`State::save`].
