@@ -161,6 +161,10 @@ impl Client {
             let look = if held { Some(Look::Whole) } else { patrol.due(&session.client.state.base) };
             let ends_round = matches!(look, Some(Look::Some { ends_round: true, .. }));
             let patrols = look.is_some();
+            // Not at the first look: all folders have just been watched, or the connection was lost and there may be many.
+            if let Some(look) = look.as_ref().filter(|_| told_equal) {
+                watcher.watch_again(look.dirs());
+            }
             let hinted = if matches!(look, Some(Look::Whole)) { None } else { session.client.trigger.take() };
             let scope = match look {
                 Some(look) => Some(look.and(hinted)),

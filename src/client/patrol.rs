@@ -94,6 +94,14 @@ impl Patrol {
 }
 
 impl Look {
+    /// The folders; `None` for all.
+    pub fn dirs(&self) -> Option<BTreeSet<RelPath>> {
+        match self {
+            Self::Whole => None,
+            Self::Some { dirs, .. } => Some(dirs.clone()),
+        }
+    }
+
     /// With what else is to be looked at.
     pub fn and(self, other: Option<Scope>) -> Scope {
         match (self, other) {

@@ -10,7 +10,7 @@ use super::fs::Dir;
 use super::{Disk, EntryKind, FolderError, is_absent};
 use crate::model::path::PRIVATE_DIR;
 use crate::model::{Name, RelPath};
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, ErrorKind, Event, INotifyWatcher, RecursiveMode, Watcher as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -47,7 +47,7 @@ pub enum Hint {
 #[derive(Debug)]
 pub struct Watcher {
     /// `None` for a disk in memory, which reports by itself, and when the system has none left.
-    _inotify: Option<Inotify>,
+    inotify: Option<Inotify>,
     is_blind: bool,
     limited: Arc<AtomicBool>,
 }
@@ -59,8 +59,10 @@ struct Inotify {
 }
 
 enum Job {
-    /// A folder was made or moved here.
-    Appeared(RelPath),
+    /// A folder was made, moved or removed here: what is here now has to be watched.
+    Changed(RelPath),
+    /// These folders, or all, should be watched already.
+    Again(Option<BTreeSet<RelPath>>),
     /// A file in this folder is being written to.
     Writing(RelPath),
     Stop,
@@ -91,7 +93,7 @@ impl Watcher {
             Disk::Kernel => Self::start(root, on_event),
             Disk::Memory(disk) => {
                 disk.watch(Arc::new(on_event));
-                Ok(Self { _inotify: None, is_blind: false, limited: Arc::default() })
+                Ok(Self { inotify: None, is_blind: false, limited: Arc::default() })
             }
         }
     }
@@ -107,7 +109,7 @@ impl Watcher {
             Ok(inotify) => inotify,
             Err(error) => {
                 tracing::debug!(%error, "no watches");
-                return Ok(Self { _inotify: None, is_blind: true, limited: Arc::new(AtomicBool::new(true)) });
+                return Ok(Self { inotify: None, is_blind: true, limited: Arc::new(AtomicBool::new(true)) });
             }
         };
         let dir = Dir::open_root(root).map_err(|error| FolderError::from_io("watch", root, error))?;
@@ -119,12 +121,20 @@ impl Watcher {
             .name("folder-watch".into())
             .spawn(move || settler.run(&inbox))
             .map_err(|error| FolderError::from_io("watch", root, error))?;
-        Ok(Self { _inotify: Some(Inotify { jobs, thread: Some(thread) }), is_blind: false, limited })
+        Ok(Self { inotify: Some(Inotify { jobs, thread: Some(thread) }), is_blind: false, limited })
     }
 
     /// True when some folders, or all, are not watched because a limit was reached: scan periodically.
     pub fn is_limited(&self) -> bool {
         self.limited.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that these folders are watched, or all: watches can get lost when folders change places faster than the
+    /// events about it are read. To be called now and then; comes back at once.
+    pub fn watch_again(&self, folders: Option<BTreeSet<RelPath>>) {
+        if let Some(inotify) = self.inotify.as_ref().filter(|_| !self.is_limited()) {
+            let _ = inotify.jobs.send(Job::Again(folders));
+        }
     }
 
     /// What to do about it, for people.
@@ -158,10 +168,7 @@ fn handle(root: &Path, event: notify::Result<Event>, report: &Report, jobs: &Sen
     if event.need_rescan() {
         return send(report, Hint::Rescan);
     }
-    let appeared = matches!(
-        event.kind,
-        EventKind::Create(CreateKind::Folder) | EventKind::Modify(ModifyKind::Name(RenameMode::To))
-    );
+    let changed = is_of_a_folder(event.kind);
     for path in &event.paths {
         let Some(path) = relative(root, path) else { continue };
         match path.split_last() {
@@ -172,8 +179,8 @@ fn handle(root: &Path, event: notify::Result<Event>, report: &Report, jobs: &Sen
             }
             Some((parent, _)) => send(report, Hint::Dirty(parent)),
         }
-        if appeared {
-            let _ = jobs.send(Job::Appeared(path));
+        if changed {
+            let _ = jobs.send(Job::Changed(path));
         }
     }
 }
@@ -184,6 +191,17 @@ const fn is_only_reading(kind: EventKind) -> bool {
         EventKind::Access(_) => true,
         _ => false,
     }
+}
+
+/// True when a folder may be at the path now, or another one than before. Also when one has left: notify then forgets the watch
+/// of the path, and of all paths below it, although a folder that came after may be watched there by now.
+const fn is_of_a_folder(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Create(CreateKind::Folder)
+            | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To))
+            | EventKind::Remove(RemoveKind::Folder | RemoveKind::Other)
+    )
 }
 
 /// The path below the top; `None` outside, in the private part, and for what is no valid path.
@@ -241,25 +259,32 @@ impl Settler {
             let wait = later
                 .next()
                 .map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
-            let mut appeared = BTreeSet::new();
+            let mut changed = BTreeSet::new();
             let mut job = inbox.recv_timeout(wait);
             loop {
                 match job {
-                    Ok(Job::Appeared(path)) => drop(appeared.insert(path)),
+                    Ok(Job::Changed(path)) => drop(changed.insert(path)),
+                    Ok(Job::Again(folders)) => self.watch_again(folders),
                     Ok(Job::Writing(path)) => later.add(path, Instant::now() + WRITING),
                     Err(RecvTimeoutError::Timeout) => break,
                     Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 }
                 job = inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
-            for path in self.watch_all(&appeared) {
+            for path in self.watch_all(&changed) {
                 later.add(path, Instant::now() + SECOND_LOOK);
             }
             for path in later.due(Instant::now()) {
-                // Notify forgets a watch by its path: when folders change places, the news that one left a path may come
-                // after the other was watched there. By now all of it has come.
-                self.watch_one(&path);
                 send(&self.report, Hint::Dirty(path));
+            }
+        }
+    }
+
+    fn watch_again(&mut self, folders: Option<BTreeSet<RelPath>>) {
+        let Some(folders) = folders else { return drop(self.watch_tree(&RelPath::root())) };
+        for path in folders {
+            if self.is_folder(&path) {
+                self.watch_one(&path);
             }
         }
     }
@@ -321,5 +346,60 @@ impl Settler {
             // Gone meanwhile, unreadable, or its path too long: left to the periodic scan.
             Err(error) => tracing::debug!(%path, %error, "cannot watch"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_left_a_path_makes_it_watched_anew() {
+        let (jobs, inbox) = channel();
+        let (hints, _hinted) = channel();
+        let report: Report = Arc::new(Mutex::new(move |hint| drop(hints.send(hint))));
+        let changed = |kind: EventKind| {
+            let event = Event::new(kind).add_path(PathBuf::from("/top/d/e"));
+            handle(Path::new("/top"), Ok(event), &report, &jobs);
+            inbox.try_iter().any(|job| matches!(job, Job::Changed(path) if path.to_string() == "d/e"))
+        };
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        assert!(changed(renamed(RenameMode::From)) && changed(renamed(RenameMode::To)));
+        assert!(
+            changed(EventKind::Remove(RemoveKind::Folder)) && changed(EventKind::Create(CreateKind::Folder))
+        );
+        assert!(
+            !changed(EventKind::Remove(RemoveKind::File)) && !changed(EventKind::Create(CreateKind::File))
+        );
+    }
+
+    #[test]
+    fn a_watch_that_got_lost_is_set_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("d/e")).unwrap();
+        let (hints, hinted) = channel();
+        let report: Report = Arc::new(Mutex::new(move |hint| drop(hints.send(hint))));
+        let (jobs, _inbox) = channel();
+        let handler = {
+            let (root, report) = (root.clone(), Arc::clone(&report));
+            move |event| handle(&root, event, &report, &jobs)
+        };
+        let inotify = INotifyWatcher::new(handler, Config::default()).unwrap();
+        let dir = Dir::open_root(&root).unwrap();
+        let mut settler = Settler { root: root.clone(), dir, inotify, report, limited: Arc::default() };
+        let e = RelPath::parse(b"d/e").unwrap();
+        let mut is_seen = |again: Option<BTreeSet<RelPath>>, path: &RelPath| {
+            settler.inotify.unwatch(&root.join(path.to_os_path())).ok();
+            settler.watch_again(again);
+            while hinted.recv_timeout(Duration::from_millis(100)).is_ok() {}
+            std::fs::write(root.join(path.to_os_path()).join("x"), "1").unwrap();
+            hinted.recv_timeout(Duration::from_millis(if path == &e { 5000 } else { 200 })).is_ok()
+        };
+        assert!(is_seen(Some([e.clone()].into()), &e) && is_seen(None, &e));
+        assert!(
+            !is_seen(Some([e.clone()].into()), &RelPath::parse(b"d").unwrap()),
+            "only what was asked for"
+        );
     }
 }
