@@ -1,7 +1,6 @@
 //! Reaching the server and shaking hands.
 
 use super::reconnect::Backoff;
-use super::session::unreachable_or;
 use super::{Client, ClientError, News};
 use crate::model::DeviceId;
 use crate::wire::{Connection, Head, Hello, Options, Pushes};
@@ -47,5 +46,12 @@ impl Client {
     /// Any number.
     pub(super) fn dice(&mut self) -> u64 {
         u64::from_le_bytes(*self.cycle.ids().bytes16().first_chunk().unwrap_or(&[0; 8]))
+    }
+}
+
+pub(super) fn unreachable_or(error: crate::wire::WireError, server: &str) -> ClientError {
+    match error {
+        crate::wire::WireError::Io(source) => ClientError::Unreachable { server: server.to_owned(), source },
+        source => ClientError::Wire { server: server.to_owned(), source },
     }
 }

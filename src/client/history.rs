@@ -95,7 +95,7 @@ impl Historian {
     pub async fn open(ask: Ask) -> Result<Self, HistoryError> {
         let Ask { server, dialer, share, store, device, device_name } = ask;
         let link =
-            dialer.dial(&server).await.map_err(|error| super::session::unreachable_or(error, &server))?;
+            dialer.dial(&server).await.map_err(|error| super::greet::unreachable_or(error, &server))?;
         let device = device.unwrap_or(DeviceId::from_bytes([0; 16]));
         let mut hello = Hello::new(device, device_name, share, None);
         hello.features_required |= features::HISTORY;

@@ -38,7 +38,7 @@ impl Client {
     /// When the server cannot be reached or goes away, when the folder or disk fails, or when the guard holds.
     pub async fn run_once(&mut self) -> Result<Done, ClientError> {
         let (mut session, mut pushes) = Session::open(self, true).await?;
-        let done = session.until_equal().await;
+        let done = session.until_equal(&mut pushes).await;
         let unsent = session.no_room.summary();
         if let Some(wait) = session.client.folder.sweep_wait() {
             tokio::time::sleep(wait).await;
@@ -48,11 +48,7 @@ impl Client {
             session.prune();
             session.client.state.tidy()?;
             sweep(&mut session);
-            while let Some(push) = pushes.try_next() {
-                if let crate::wire::Push::Wanted(hashes) = push {
-                    super::repair::answer(&session, hashes).await;
-                }
-            }
+            super::repair::finish(&mut session, &mut pushes).await;
             session.connection.close(ErrorCode::Done, "").await;
         }
         done?;
@@ -146,6 +142,7 @@ impl Client {
         let (mut session, mut pushes) = Session::open(self, false).await?;
         session.client.met = true;
         session.client.news(News::Connected);
+        session.hear(&mut pushes).await?;
         let mut polls = tokio::time::interval(poll);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         polls.reset();

@@ -1,5 +1,6 @@
 //! Repair: the server lacks blocks and asks for them; what files of this folder hold of them goes to it. Beside everything
-//! else: a session does not wait for it, and what cannot be found or read is simply not sent.
+//! else, except that nothing is replaced or deleted here before what was asked for is sent: this may be the only copy.
+//! What cannot be found or read is simply not sent. With a chunk list that the server lacks goes all that it lacks below it.
 //!
 //! Only what hashes to what was asked for is sent, so a file that changed meanwhile does no harm.
 
@@ -9,31 +10,49 @@ use crate::block::pack::Packer;
 use crate::block::{Block, SealedBlock, Sealer};
 use crate::folder::Folder;
 use crate::manifest::{Builder, ChunkRef};
-use crate::model::{BlockHash, FileContent, RelPath};
-use crate::wire::{Connection, WireError};
+use crate::model::{BlockHash, FileContent, RelPath, limits};
+use crate::wire::{Connection, Pushes, WireError};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{
     self,
     error::{TryRecvError, TrySendError},
 };
+use tokio::task::JoinSet;
 
 /// Blocks held in memory at one time: 16 MiB at most.
 const FOUND_MAX: usize = 64;
 
-/// Requests that wait while one is answered: as many as the server makes at once. What does not find room is asked for
+/// Requests that wait while one is answered: more than the server makes at once. What does not find room is asked for
 /// again a minute later.
-const WAITING_MAX: usize = 4;
+const WAITING_MAX: usize = 16;
+
+/// The server looks below what came back within this time, and asks for more. A one-time sync waits for it.
+const MORE: Duration = Duration::from_millis(300);
+/// So often at most.
+const MORE_MAX: u32 = 100;
 
 /// Requests of a session on their way to the one task that answers them.
 #[derive(Debug, Default)]
-pub(super) struct Repairs(Option<mpsc::Sender<Vec<BlockHash>>>);
+pub(super) struct Repairs {
+    running: Option<mpsc::Sender<Vec<BlockHash>>>,
+    /// One, and others that are about to end.
+    tasks: JoinSet<()>,
+    /// Something was asked for.
+    asked: bool,
+}
 
 impl Repairs {
     /// Passes a request on, to a new task when none runs; false when too many wait.
-    fn offer(&mut self, hashes: Vec<BlockHash>, start: impl FnOnce(mpsc::Receiver<Vec<BlockHash>>)) -> bool {
-        let rest = match &self.0 {
+    fn offer(
+        &mut self,
+        hashes: Vec<BlockHash>,
+        start: impl FnOnce(&mut JoinSet<()>, mpsc::Receiver<Vec<BlockHash>>),
+    ) -> bool {
+        self.asked = true;
+        let rest = match &self.running {
             None => hashes,
             Some(running) => match running.try_send(hashes) {
                 Ok(()) => return true,
@@ -44,17 +63,24 @@ impl Repairs {
         };
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let passed = sender.try_send(rest).is_ok();
-        start(receiver);
-        self.0 = Some(sender);
+        while self.tasks.try_join_next().is_some() {}
+        start(&mut self.tasks, receiver);
+        self.running = Some(sender);
         passed
+    }
+
+    /// Waits until everything that was asked for is sent, as far as it is here.
+    pub(super) async fn finish(&mut self) {
+        self.running = None;
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
 /// Looks for blocks among the agreed files, and sends what is found.
 pub(super) fn start(session: &mut Session<'_>, hashes: Vec<BlockHash>) {
     let mut repairs = std::mem::take(&mut session.repairs);
-    let passed = repairs.offer(hashes, |requests| {
-        drop(tokio::spawn(work(session.connection.clone(), Files::of(session), requests)));
+    let passed = repairs.offer(hashes, |tasks, requests| {
+        tasks.spawn(work(session.connection.clone(), Files::of(session), requests));
     });
     if !passed {
         tracing::debug!("the server asks for more blocks than can be looked for at once");
@@ -62,9 +88,16 @@ pub(super) fn start(session: &mut Session<'_>, hashes: Vec<BlockHash>) {
     session.repairs = repairs;
 }
 
-/// The same, done when it returns.
-pub(super) async fn answer(session: &Session<'_>, hashes: Vec<BlockHash>) {
-    told(send(session.connection.clone(), Files::of(session).finder(hashes)).await);
+/// Answers all that the server asks for, also after it has looked below what came back.
+pub(super) async fn finish(session: &mut Session<'_>, pushes: &mut Pushes) {
+    for _ in 0..MORE_MAX {
+        session.take_pushes(pushes);
+        if !std::mem::take(&mut session.repairs.asked) {
+            return;
+        }
+        session.repairs.finish().await;
+        tokio::time::sleep(MORE).await;
+    }
 }
 
 fn told(done: Result<(), WireError>) {
@@ -104,7 +137,7 @@ impl Files {
         // Files of one block are known by it; the others may hold any.
         let may_hold = |content: &FileContent| content.root.level > 0 || wanted.contains(&content.root.hash);
         let files = self.all.iter().filter(|(_, content)| may_hold(content)).cloned().collect();
-        Finder { folder: self.folder.clone(), wanted, files }
+        Finder { folder: self.folder.clone(), wanted, files, named: Vec::new(), named_by: None }
     }
 }
 
@@ -122,6 +155,12 @@ async fn send(connection: Connection, mut finder: Finder) -> Result<(), WireErro
             sent += pack.len();
         }
         finder = same;
+        for hashes in std::mem::take(&mut finder.named).chunks(limits::HASHES_PER_REQUEST_MAX) {
+            let missing = connection.missing(hashes.to_vec()).await?;
+            finder
+                .wanted
+                .extend(hashes.iter().zip(missing).filter(|(_, missing)| *missing).map(|(hash, _)| *hash));
+        }
     }
     if sent > 0 {
         tracing::info!(blocks = sent, "sent blocks that the server had lost");
@@ -135,13 +174,29 @@ struct Finder {
     wanted: HashSet<BlockHash>,
     /// Those that were not looked at yet.
     files: Vec<(RelPath, FileContent)>,
+    /// Blocks of a file of which a chunk list is wanted: the server may lack these too.
+    named: Vec<BlockHash>,
+    /// The root of the last of these files.
+    named_by: Option<BlockHash>,
 }
 
 impl Finder {
     /// Some more blocks, ready to be sent; `None` when there are no more.
     fn next(&mut self) -> Option<Vec<Vec<SealedBlock>>> {
         while let Some((path, content)) = self.files.last().filter(|_| !self.wanted.is_empty()).cloned() {
-            let found = self.look_in(&path, &content);
+            let Some(chunks) = known::chunks_of(&self.folder, &content) else {
+                self.files.pop();
+                continue;
+            };
+            let nodes = nodes_of(&content, &chunks);
+            let is_wanted = |node: &Block| self.wanted.contains(&node.hash());
+            if self.named_by != Some(content.root.hash) && nodes.iter().any(is_wanted) {
+                self.named_by = Some(content.root.hash);
+                self.named =
+                    nodes.iter().map(Block::hash).chain(chunks.iter().map(|chunk| chunk.hash)).collect();
+                return Some(Vec::new());
+            }
+            let found = self.look_in(&path, &chunks, nodes);
             for block in &found {
                 self.wanted.remove(&block.hash());
             }
@@ -160,14 +215,8 @@ impl Finder {
         None
     }
 
-    fn look_in(&self, path: &RelPath, content: &FileContent) -> Vec<Block> {
-        let Some(chunks) = known::chunks_of(&self.folder, content) else { return Vec::new() };
-        let mut builder = Builder::new(content.root.params);
-        let mut found = Vec::new();
-        for chunk in &chunks {
-            found.extend(builder.push(chunk.hash, u64::from(chunk.len)).unwrap_or_default());
-        }
-        found.extend(builder.finish().map(|(_, nodes)| nodes).unwrap_or_default());
+    fn look_in(&self, path: &RelPath, chunks: &[ChunkRef], nodes: Vec<Block>) -> Vec<Block> {
+        let mut found = nodes;
         found.retain(|node| self.wanted.contains(&node.hash()));
         let mut lacking: Vec<&ChunkRef> =
             chunks.iter().filter(|chunk| self.wanted.contains(&chunk.hash)).collect();
@@ -189,6 +238,17 @@ impl Finder {
     }
 }
 
+/// The chunk lists of a file.
+fn nodes_of(content: &FileContent, chunks: &[ChunkRef]) -> Vec<Block> {
+    let mut builder = Builder::new(content.root.params);
+    let mut nodes = Vec::new();
+    for chunk in chunks {
+        nodes.extend(builder.push(chunk.hash, u64::from(chunk.len)).unwrap_or_default());
+    }
+    nodes.extend(builder.finish().map(|(_, nodes)| nodes).unwrap_or_default());
+    nodes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,13 +259,14 @@ mod tests {
         let hash = |n: u8| vec![BlockHash::from_bytes([n; 32])];
         let mut started = Vec::new();
         let mut repairs = Repairs::default();
-        let taken = (0..100).filter(|n| repairs.offer(hash(*n), |requests| started.push(requests))).count();
+        let taken =
+            (0..100).filter(|n| repairs.offer(hash(*n), |_, requests| started.push(requests))).count();
         assert_eq!((taken, started.len()), (WAITING_MAX, 1));
         let mut first = started.remove(0);
         assert_eq!(first.try_recv().unwrap(), hash(0));
-        assert!(repairs.offer(hash(100), |_| panic!("one is enough")));
+        assert!(repairs.offer(hash(100), |_, _| panic!("one is enough")));
         first.close();
-        assert!(repairs.offer(hash(101), |requests| started.push(requests)));
+        assert!(repairs.offer(hash(101), |_, requests| started.push(requests)));
         assert_eq!(started.remove(0).try_recv().unwrap(), hash(101));
         assert_eq!(std::iter::from_fn(|| first.try_recv().ok()).count(), WAITING_MAX, "none is forgotten");
     }

@@ -212,6 +212,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Reads what changed, and takes what was pushed until then: what the server asks for must be known before anything is
+    /// replaced.
+    pub(super) async fn hear(&mut self, pushes: &mut Pushes) -> Result<(), ClientError> {
+        if self.must_poll {
+            self.poll().await?;
+        }
+        self.take_pushes(pushes);
+        Ok(())
+    }
+
+    /// Takes all pushes that are here already.
+    pub(super) fn take_pushes(&mut self, pushes: &mut Pushes) {
+        while let Some(push) = pushes.try_next() {
+            self.take_push(push);
+        }
+    }
+
     /// Takes a push. True when it brought something to do.
     pub(super) fn take_push(&mut self, push: Push) -> bool {
         let (prev, head, nodes, blocks) = match push {
@@ -292,6 +309,9 @@ impl<'a> Session<'a> {
                 client.unsynced.insert(*to);
             }
         }
+        if !plan.ops.is_empty() {
+            self.repairs.finish().await;
+        }
         // What fails on the way in must not hold up what goes out.
         let applied = self.apply(&plan).await;
         self.agree(true)?;
@@ -371,11 +391,12 @@ impl<'a> Session<'a> {
     }
 
     /// Rounds until nothing differs, or what is left does not get less.
-    pub(super) async fn until_equal(&mut self) -> Result<(), ClientError> {
+    pub(super) async fn until_equal(&mut self, pushes: &mut Pushes) -> Result<(), ClientError> {
         let (mut idle, mut unrested_rounds, mut garbled_rounds) = (0, 0, 0);
         let mut last = None;
         for _ in 0..ROUNDS_MAX {
             let _ = self.client.trigger.take();
+            self.hear(pushes).await?;
             self.cycle(Some(Scope::Full)).await?;
             if let Some(path) = &self.garbled {
                 garbled_rounds += 1;
@@ -469,12 +490,5 @@ fn trace(client: &Client, plan: &super::cycle::Plan) {
     }
     for op in &plan.ops {
         tracing::trace!(?op, "to do");
-    }
-}
-
-pub(super) fn unreachable_or(error: crate::wire::WireError, server: &str) -> ClientError {
-    match error {
-        crate::wire::WireError::Io(source) => ClientError::Unreachable { server: server.to_owned(), source },
-        source => ClientError::Wire { server: server.to_owned(), source },
     }
 }

@@ -125,12 +125,12 @@ fn a_lost_pack_of_two_shares_comes_back_to_each_from_its_own_clients() {
     // Nobody of the second share is here: what only that has stays lost, and check says so.
     let client = world.live(&a);
     wait_long("back", || packs_bytes(&world) > LARGE_BYTES as u64);
-    client.stop();
     wait_long("the first share whole", || {
         let found = tend(&world, "check", &["--quick"]).code(2).stdout;
         assert!(found.contains("second: own.bin") && found.contains("pack 1: missing"), "{found}");
         !found.contains("default: ")
     });
+    client.stop();
     assert_served(&world, &a, "b");
     let client = world.live_at(&other, world.addr(), &["--share", "second"]);
     wait_whole(&mut world);
@@ -237,5 +237,53 @@ fn check_goes_on_saying_so_while_something_is_missing() {
             let names = found.stdout.contains("small-7") && found.stdout.contains("pack 1: missing");
             assert!(names, "{online} {args:?}: {}", found.stdout);
         }
+    }
+}
+
+#[test]
+fn one_time_syncs_bring_back_all_levels_before_they_say_that_they_are_in_sync() {
+    let (mut world, a) = filled();
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    world.serve();
+    world.sync(&a);
+    tend(&world, "check", &["--quick"]).code(0);
+    assert_served(&world, &a, "b");
+}
+
+#[test]
+fn what_the_server_asks_for_is_sent_before_its_news_replace_or_delete_it_here() {
+    for live in [false, true] {
+        let mut world = World::new();
+        let (a, b) = (world.folder("a"), world.folder("b"));
+        let content =
+            |version: u64, n: u64| random_bytes(10 * version + n, [3_000, 50_000, 3_000_000][n as usize]);
+        for n in 0..3 {
+            a.write(format!("edited-{n}"), content(1, n));
+            a.write(format!("deleted-{n}"), content(3, n));
+        }
+        world.sync(&a);
+        world.sync(&b);
+        for n in 0..3 {
+            a.write(format!("edited-{n}"), content(2, n));
+            a.remove(format!("deleted-{n}"));
+        }
+        world.sync(&a);
+        world.stop_server();
+        for pack in packs(&world) {
+            fs::remove_file(pack).unwrap();
+        }
+        world.serve();
+        // Who has the new versions comes first; the old ones are in one folder only, which is about to change.
+        world.sync(&a);
+        if live {
+            let client = world.live(&b);
+            crate::support::world::wait_equal(&[&a, &b], LONG_DEADLINE);
+            client.stop();
+        } else {
+            world.sync(&b);
+        }
+        assert_equal(&[&a, &b]);
+        wait_long("whole", || tend(&world, "check", &["--quick"]).code == Some(0));
+        assert_clean(&world);
     }
 }
