@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout)]
 
+#[path = "storage_gc/buried.rs"]
+mod buried;
 #[path = "storage_gc/keeping.rs"]
 mod keeping;
 #[path = "storage_gc/past.rs"]
@@ -294,6 +296,7 @@ fn a_kill_at_any_step_of_a_run_loses_no_live_block() {
             let done = store.gc(&AT_ONCE, &Brake::default(), &mut |_| Ok(())).unwrap();
             assert_eq!(done.damaged_packs, Vec::<u32>::new());
             assert_eq!((held(&store, &live), held(&store, &dead)), (live.len(), 0), "{number} {step:?}");
+            assert_eq!(buried::beside(&killed), Vec::<PathBuf>::new(), "{number} {step:?}: space is lost");
         }
     }
 }

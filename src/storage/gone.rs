@@ -12,6 +12,9 @@
 //! 40  8  checksum of bytes 0..40
 //! ```
 //! `packs/NNNNNNNN.lost` is as a tombstone, with the magic "DBLKLOST".
+//!
+//! Both only explain why a pack is absent. A pack that is there is read like any other, whatever stands beside it: it may have
+//! been put back, as the only copy of something.
 
 use super::error::{At, StorageError};
 use super::gc::Condemned;
@@ -43,22 +46,33 @@ pub fn bury(folder: &Path, number: u32, store: StoreId, durable: Place) -> Resul
     write(folder, &name(number), &encode(GONE_MAGIC, number, store, durable))
 }
 
+/// Takes tombstones and notes away that explain nothing any more.
+pub fn forget(folder: &Path, tombstones: &BTreeSet<u32>, notes: &BTreeSet<u32>) -> Result<()> {
+    let names = tombstones.iter().map(|number| name(*number));
+    for name in names.chain(notes.iter().map(|number| lost_name(*number))) {
+        let path = folder.join(name);
+        std::fs::remove_file(&path).at("remove", &path)?;
+    }
+    file::sync_dir(folder).at("sync", folder)
+}
+
+/// Tombstones and notes of packs that are there: of both the numbers.
+pub fn beside(folder: &Path, store: StoreId) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
+    let there = |number: &u32| packs::path(folder, *number).exists();
+    let tombstones = list(folder, store)?.into_keys().filter(there).collect();
+    let notes = read_all(folder, ".lost", LOST_MAGIC, store)?.into_keys().filter(there).collect();
+    Ok((tombstones, notes))
+}
+
 /// Notes that pack `number` is gone and that nothing lacked without it. Only a note: a pack that is there again is read.
 pub fn note_lost(folder: &Path, number: u32, store: StoreId) -> Result<()> {
     write(folder, &lost_name(number), &encode(LOST_MAGIC, number, store, Place::default()))
 }
 
-/// The packs that were noted as lost. One that is there again is so no more.
+/// The packs that were noted as lost and are not there again.
 pub fn lost(folder: &Path, store: StoreId) -> Result<BTreeSet<u32>> {
-    let mut found: BTreeSet<u32> = read_all(folder, ".lost", LOST_MAGIC, store)?.into_keys().collect();
-    for number in found.clone() {
-        if packs::path(folder, number).exists() {
-            let path = folder.join(lost_name(number));
-            std::fs::remove_file(&path).at("remove", &path)?;
-            found.remove(&number);
-        }
-    }
-    Ok(found)
+    let noted = read_all(folder, ".lost", LOST_MAGIC, store)?.into_keys();
+    Ok(noted.filter(|number| !packs::path(folder, *number).exists()).collect())
 }
 
 fn lost_name(number: u32) -> String {
@@ -200,6 +214,9 @@ mod tests {
         assert!(lost(folder.path(), other).unwrap().is_empty());
         std::fs::write(packs::path(folder.path(), 5), "x").unwrap();
         assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([6]));
+        let (tombstones, notes) = beside(folder.path(), STORE).unwrap();
+        assert_eq!((tombstones.len(), &notes), (0, &BTreeSet::from([5])));
+        forget(folder.path(), &tombstones, &notes).unwrap();
         std::fs::remove_file(packs::path(folder.path(), 5)).unwrap();
         assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([6]), "lost once more");
     }

@@ -6,6 +6,7 @@
 //! garbage collection (`sweep`), except that nothing goes but the bytes that are no blocks, and these are set aside.
 
 use super::check::{self, CheckOptions};
+use super::packs::Packs;
 use super::shared::{Problem, Shared};
 use super::sled::Index;
 use super::upkeep::{Brake, Upkeep};
@@ -49,6 +50,36 @@ pub fn bent(problems: &[Problem], wanted: &BTreeSet<BlockHash>, index: &Index) -
     Ok(bent)
 }
 
+/// Takes away what would explain the loss of a pack that is there again and in use. A pack beside its tombstone of which
+/// the index uses nothing was emptied by a run that was stopped: the next one removes it.
+fn forget_notes(upkeep: &Upkeep) -> Result<()> {
+    let folder = upkeep.packs_folder();
+    let (buried, notes) = gone::beside(&folder, upkeep.store)?;
+    if buried.is_empty() && notes.is_empty() {
+        return Ok(());
+    }
+    let mut used = BTreeSet::new();
+    upkeep.each_block(&mut |_, location| {
+        if buried.contains(&location.place.pack) {
+            used.insert(location.place.pack);
+        }
+    })?;
+    gone::forget(&folder, &used, &notes)
+}
+
+/// Of blocks that were wanted before the index was built anew, those that still cannot be read: what was put back is not
+/// asked for.
+pub fn retain_lacking(wanted: &mut BTreeSet<BlockHash>, packs: &Packs, index: &Index) -> Result<()> {
+    for hash in wanted.clone() {
+        if let Some(place) = index.block(&hash)?
+            && packs.read(&[(hash, place)]).is_ok()
+        {
+            wanted.remove(&hash);
+        }
+    }
+    Ok(())
+}
+
 /// Looks, and mends what can be mended.
 pub fn run(upkeep: &Upkeep, brake: &Brake) -> Result<Mended> {
     let shared = &upkeep.shared;
@@ -64,6 +95,7 @@ pub fn run(upkeep: &Upkeep, brake: &Brake) -> Result<Mended> {
 
 fn look_and_mend(upkeep: &Upkeep, bent: &BTreeSet<u32>, brake: &Brake) -> Result<Mended> {
     let shared = &upkeep.shared;
+    forget_notes(upkeep)?;
     let wanted = shared.wanted();
     let options = CheckOptions { quick: true, repair: false, gentle: brake.gentle };
     if !check::look(upkeep, &options, brake)?.is_clean() {

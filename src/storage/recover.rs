@@ -15,7 +15,7 @@ use super::shared::{Problem, ShareHead};
 use super::sled::{Applied, Checkpoint, Index};
 use super::{Result, ShareId, StorageError, file, gone, packs};
 use crate::model::{BlockHash, Node, Seq};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,17 +52,19 @@ struct Recovery<'a> {
     /// Packs were durable up to here.
     durable: Place,
     /// Packs that were removed on purpose.
-    gone: BTreeMap<u32, Place>,
+    gone: BTreeSet<u32>,
+    /// Packs that are there beside a tombstone: a run was stopped before it removed them, or somebody put them back.
+    beside: BTreeSet<u32>,
 }
 
 /// Reads what is there and brings the index up to it.
 pub fn recover(home: &Home, patience: Duration) -> Result<Recovered> {
     let (problems, journals, durable) = (Vec::new(), BTreeMap::new(), Place::default());
-    let gone = gone::list(&home.packs(), home.id)?;
-    let mut recovery = Recovery { home, patience, problems, journals, durable, gone };
+    let (gone, beside) = Default::default();
+    let mut recovery = Recovery { home, patience, problems, journals, durable, gone, beside };
     recovery.read_journals()?;
-    let mut packs = packs::list(&home.packs())?;
-    recovery.finish_removals(&mut packs)?;
+    let packs = packs::list(&home.packs())?;
+    recovery.read_tombstones(&packs)?;
     let (index, checkpoint) = recovery.open_index(&packs)?;
     recovery.durable = recovery.durable.max(checkpoint.packs_end);
     let settled = recovery.settle_journals();
@@ -116,19 +118,11 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Removes packs that have a tombstone: what stays of them was durable elsewhere before it was written.
-    fn finish_removals(&mut self, packs: &mut BTreeMap<u32, u64>) -> Result<()> {
-        let mut removed = false;
-        for (number, place) in &self.gone {
-            self.durable = self.durable.max(*place);
-            if packs.remove(number).is_some() {
-                let path = packs::path(&self.home.packs(), *number);
-                std::fs::remove_file(&path).at("remove", &path)?;
-                removed = true;
-            }
-        }
-        if removed {
-            file::sync_dir(&self.home.packs()).at("sync", &self.home.packs())?;
+    /// A tombstone says why a pack is absent, and never that one that is there may go: it may be the only copy by now.
+    fn read_tombstones(&mut self, packs: &BTreeMap<u32, u64>) -> Result<()> {
+        for (number, place) in gone::list(&self.home.packs(), self.home.id)? {
+            self.durable = self.durable.max(place);
+            if packs.contains_key(&number) { self.beside.insert(number) } else { self.gone.insert(number) };
         }
         Ok(())
     }
@@ -222,7 +216,12 @@ impl Recovery<'_> {
                 return Ok(false);
             }
         }
-        let gone = |number: &u32| self.gone.contains_key(number);
+        // One that was put back while the index went on without it may hold what is nowhere else.
+        let read: BTreeSet<u32> = checkpoint.packs.iter().copied().collect();
+        if packs.range(..=checkpoint.packs_end.pack).any(|(number, _)| !read.contains(number)) {
+            return Ok(false);
+        }
+        let gone = |number: &u32| self.gone.contains(number);
         let whole = checkpoint.packs.iter().all(|number| packs.contains_key(number) || gone(number))
             && (gone(&checkpoint.packs_end.pack)
                 || checkpoint.packs_end.pack == 0
@@ -237,20 +236,22 @@ impl Recovery<'_> {
     /// clients would be told that it is here. Looked at only when packs were removed that the checkpoint does not know of.
     fn knows_removals(&self, index: &Index, checkpoint: &Checkpoint) -> bool {
         let news = |number: &u32| *number >= checkpoint.packs_end.pack || checkpoint.packs.contains(number);
-        if !self.gone.keys().any(news) {
+        if !self.gone.iter().any(news) {
             return true;
         }
         let mut stale = false;
         let walked = index.each_block(&mut |_, location| {
-            stale = self.gone.contains_key(&location.place.pack);
+            stale = self.gone.contains(&location.place.pack);
             Ok(!stale)
         });
         walked.is_ok() && !stale
     }
 
-    /// The first block of every pack is in the index. A lost file of sled takes much more with it than one entry.
+    /// The first block of every pack is in the index. A lost file of sled takes much more with it than one entry. A pack
+    /// that was emptied and not yet removed has none.
     fn samples(&self, index: &Index, checkpoint: &Checkpoint) -> bool {
-        let there = checkpoint.packs.iter().filter(|number| !self.gone.contains_key(number));
+        let buried = |number: &u32| self.gone.contains(number) || self.beside.contains(number);
+        let there = checkpoint.packs.iter().filter(|number| !buried(number));
         there.into_iter().all(|number| {
             let path = packs::path(&self.home.packs(), *number);
             let from = u64::from(FILE_HEADER);
@@ -283,7 +284,7 @@ impl Recovery<'_> {
         for number in (1..newest.max(self.durable.pack))
             .chain((self.durable.pack > newest).then_some(self.durable.pack))
         {
-            if !packs.contains_key(&number) && !self.gone.contains_key(&number) && !lost.contains(&number) {
+            if !packs.contains_key(&number) && !self.gone.contains(&number) && !lost.contains(&number) {
                 self.report(Problem::MissingPack(packs::path(&self.home.packs(), number)));
             }
         }

@@ -137,7 +137,13 @@ impl Store {
     ) -> Result<Arc<Self>> {
         let Recovered { index, journals, heads, known, end, start_new_pack, problems } = recovered;
         let packs = Packs::new(home.packs(), home.id, options.pack_bytes, end);
-        let wanted = gone::load_wanted(path);
+        let on_disk = gone::load_wanted(path);
+        let mut wanted = on_disk.clone();
+        if problems.iter().any(|problem| matches!(problem, Problem::RebuiltIndex { .. })) {
+            mend::retain_lacking(&mut wanted, &packs, &index)?;
+        }
+        let beside = gone::beside(&home.packs(), home.id)?;
+        let stale = !beside.0.is_empty() || !beside.1.is_empty();
         let collected = collected::known(path, home.id, &index)?;
         let due = Due::of(&gone::load_condemned(path, home.id)?, &GcOptions::default());
         let shared = Arc::new(Shared {
@@ -151,13 +157,13 @@ impl Store {
             heads: heads.into(),
             gate: ().into(),
             failure: Default::default(),
-            damaged: wanted.clone().into(),
+            damaged: wanted.into(),
             tags_lack: AtomicBool::new(false),
             absent: Mutex::default(),
             follow: Mutex::default(),
-            unsettled: AtomicBool::new(mend::is_called_for(&problems) || !wanted.is_empty()),
+            unsettled: AtomicBool::new(mend::is_called_for(&problems) || !on_disk.is_empty() || stale),
             doubted: AtomicBool::new(false),
-            bent: mend::bent(&problems, &wanted, &index)?.into(),
+            bent: mend::bent(&problems, &on_disk, &index)?.into(),
             news: Notify::new(),
             leases: Mutex::default(),
             settling: Mutex::default(),
@@ -204,7 +210,7 @@ impl Store {
             readers: Mutex::new(Some(readers)),
             upkeep: Mutex::new(Some(upkeep)),
             scrub: Mutex::default(),
-            wanted_on_disk: Mutex::new(wanted.into_iter().collect()),
+            wanted_on_disk: Mutex::new(on_disk.into_iter().collect()),
         }))
     }
 

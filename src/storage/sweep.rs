@@ -6,7 +6,7 @@
 //! | doom, forget | the index in memory lacks blocks that go | the index of before comes back, or a newer one: either is right, the packs are whole |
 //! | move what stays | copies of blocks in later packs | blocks stand twice, either is good |
 //! | sync, settle, flush | copies are durable, the index names them | as before |
-//! | bury | a tombstone beside each pack | the pack is not read any more: what stays is elsewhere and durable; the next start removes it |
+//! | bury | a tombstone beside each pack | what stays is elsewhere and durable; a pack that is there is never removed for its tombstone, but by the next run |
 //! | remove | the pack is gone | - |
 //!
 //! Between mark and forget the store goes on: what commits name meanwhile is learned from their events, and whatever a
@@ -53,7 +53,7 @@ pub enum GcStep {
     Moved,
     /// What was moved is durable, and in the index on disk.
     Flushed,
-    /// A pack is to be ignored from now on.
+    /// A pack may be absent from now on.
     Buried,
     /// A pack was removed.
     Removed,
@@ -304,6 +304,8 @@ impl Sweep<'_> {
         let opened = std::fs::File::open(&path).at("open", &path)?;
         let mut records = Vec::new();
         let mut lost = Vec::new();
+        // Copies in other packs of what versions name.
+        let mut copies = Vec::new();
         let mut whole = true;
         let wanted = self.upkeep.shared.wanted();
         pack_file::walk(&opened, &path, number, u64::from(FILE_HEADER), u64::MAX, &mut |step| {
@@ -314,6 +316,7 @@ impl Sweep<'_> {
                         // What was appended since and is not in the index yet is in no pack of the plan.
                         Some(place) if place == location => records.push((hash, location)),
                         None if marked.contains(&hash) => lost.push((hash, location)),
+                        Some(place) if marked.contains(&hash) => copies.push((hash, place)),
                         _ => {}
                     }
                 }
@@ -325,6 +328,12 @@ impl Sweep<'_> {
         let settled = whole || wanted.is_empty();
         if !all || !settled || !self.adopt(&lost)? {
             return Ok(None);
+        }
+        for batch in batches(&copies) {
+            // What is here may be the only one that can be read.
+            if !self.is_whole(batch)? {
+                return Ok(None);
+            }
         }
         records.extend(lost);
         Ok(Some(records))
