@@ -354,6 +354,58 @@ fn a_journal_that_is_gone_is_refused_until_its_owner_removes_the_index() {
     assert_whole(&open(&closed), 0);
 }
 
+fn try_write(store: &Store, number: u64) -> Result<Committed, StorageError> {
+    run(async {
+        let (share, _) = store.open_share("default").await?;
+        store.commit(file(share, number, &block(number, 3000))).await
+    })
+}
+
+/// What is appended to it is gone when the process ends.
+#[test]
+fn a_commit_into_a_journal_that_was_removed_is_not_acknowledged() {
+    for replaced in [false, true] {
+        let fixture = Fixture::new(3);
+        let journal = only_file(&fixture.path().join("journal"), "journal");
+        if replaced {
+            let other = journal.with_extension("other");
+            std::fs::copy(&journal, &other).unwrap();
+            std::fs::rename(&other, &journal).unwrap();
+        } else {
+            std::fs::remove_file(&journal).unwrap();
+        }
+        let refused = try_write(&fixture.store, 3).unwrap_err();
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(refused.is_fatal() && cause.contains(journal.to_str().unwrap()), "{refused} {cause}");
+        assert!(try_write(&fixture.store, 4).unwrap_err().is_fatal());
+        fixture.store.close().unwrap_err();
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_that_went_into_a_pack_without_a_name() {
+    // Between the append and the sync: nobody can bring it to disk any more.
+    let fixture = Fixture::new(3);
+    let pack = only_file(&fixture.path().join("packs"), "pack");
+    run(fixture.store.put_many(vec![seal(&block(50, 3000))])).unwrap();
+    std::fs::remove_file(&pack).unwrap();
+    let refused = try_write(&fixture.store, 3).unwrap_err();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(refused.is_fatal() && cause.contains(pack.to_str().unwrap()), "{refused} {cause}");
+    // While everything in it was durable: the next pack takes what comes.
+    let fixture = Fixture::new(3);
+    let pack = only_file(&fixture.path().join("packs"), "pack");
+    std::fs::remove_file(&pack).unwrap();
+    write(&fixture.store, 3..6);
+    assert!(fixture.store.is_unsettled());
+    let store = open(&copy(&fixture.path(), &fixture.folder.path().join("killed")));
+    let hashes = (0..6).map(|number| block(number, 3000).hash()).collect();
+    let held: Vec<bool> = run(store.get_many(hashes)).unwrap().iter().map(Option::is_some).collect();
+    assert_eq!(held, [false, false, false, true, true, true]);
+    let missing = |problem: &Problem| matches!(problem, Problem::MissingPack(path) if path.file_name() == pack.file_name());
+    assert!(store.problems().iter().any(missing), "{:?}", store.problems());
+}
+
 #[test]
 fn a_full_disk_refuses_blocks_and_nothing_else() {
     let fixture = Fixture::new(3);

@@ -5,7 +5,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,20 @@ pub fn is_full(error: &io::Error) -> bool {
 /// Makes the names in a folder durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Brings what was written to disk. Fails also when the file has no name any more: what is in it is gone when it is closed.
+pub fn sync_named(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    if is_nameless(file)? {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it"));
+    }
+    Ok(())
+}
+
+/// True when an open file was removed, or another one put in its place.
+pub fn is_nameless(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() == 0)
 }
 
 /// Writes a whole file so that it is there completely or not at all: temporary file, sync, rename, sync of the folder.

@@ -208,7 +208,7 @@ impl JournalFile {
             return Err(error);
         }
         // Not `at`: a sync that fails is never survived, not even for want of room.
-        self.file.sync_data().map_err(|source| StorageError::Io {
+        file::sync_named(&self.file).map_err(|source| StorageError::Io {
             what: "sync",
             path: self.path.clone(),
             source,

@@ -155,13 +155,32 @@ impl Packs {
     /// last pack of a store can ever be torn.
     fn place_to_append(&self, failure: &Failure) -> Result<Place> {
         let end = self.end();
-        if end.pack > 0 && u64::from(end.offset) < self.rotate_bytes {
+        if end.pack > 0 && u64::from(end.offset) < self.rotate_bytes && !self.lost_last(end)? {
             return Ok(end);
         }
         if end.pack > 0 {
             self.sync(failure)?;
         }
         self.start_pack(end.pack + 1, failure)
+    }
+
+    /// True when the file of the last pack was taken away while all of it was durable: what is appended now goes into
+    /// the next one. When it is taken away later, the sync fails.
+    fn lost_last(&self, end: Place) -> Result<bool> {
+        if end > self.synced() {
+            return Ok(false);
+        }
+        let path = self.path(end.pack);
+        let nameless = self.handle(end.pack).and_then(|file| file::is_nameless(&file).at("look at", &path));
+        let lost = match nameless {
+            Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => true,
+            other => other?,
+        };
+        if lost {
+            tracing::warn!(path = %path.display(), "a pack was removed while the server runs");
+            self.forget(end.pack);
+        }
+        Ok(lost)
     }
 
     /// Closes the last pack, so that it can be rewritten; the next one is begun.
@@ -205,7 +224,7 @@ impl Packs {
             return Ok(synced);
         }
         let path = self.path(end.pack);
-        let done = self.handle(end.pack).and_then(|file| file.sync_data().at("sync", &path));
+        let done = self.handle(end.pack).and_then(|file| file::sync_named(&file).at("sync", &path));
         if let Err(error) = done {
             return Err(failure.set(error));
         }

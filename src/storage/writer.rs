@@ -23,6 +23,7 @@ use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::mpsc;
 
@@ -183,7 +184,12 @@ impl Writer {
     /// Appends blocks whether they are held or not; from now on this is where they are.
     pub fn append(&mut self, fresh: &[Record<'_>], bytes: u64) -> Result<()> {
         self.check_room(bytes)?;
+        let before = self.shared.packs.end().pack;
         let locations = self.shared.packs.append(fresh, &self.shared.failure)?;
+        if before > 0 && self.shared.packs.end().pack > before && !self.shared.packs.path(before).exists() {
+            // What was in it has to be found and asked for.
+            self.shared.unsettled.store(true, Ordering::Relaxed);
+        }
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         let mut damaged = self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         let absent = self.shared.absent.lock().unwrap_or_else(PoisonError::into_inner);
