@@ -107,7 +107,14 @@ fn read_all(folder: &Path, extension: &str, magic: &[u8; 8], store: StoreId) -> 
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(extension)).and_then(|n| n.parse().ok());
         let Some(number) = number else { continue };
-        let bytes = std::fs::read(entry.path()).at("read", &entry.path())?;
+        let bytes = match std::fs::read(entry.path()) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // A note says why something is absent: without it that is a loss, which is looked into.
+                tracing::warn!(path = %entry.path().display(), %error, "not a note of a pack; it is ignored");
+                continue;
+            }
+        };
         if let Some(place) = parse(magic, &bytes, number, store) {
             found.insert(number, place);
         }
@@ -219,6 +226,16 @@ mod tests {
         forget(folder.path(), &tombstones, &notes).unwrap();
         std::fs::remove_file(packs::path(folder.path(), 5)).unwrap();
         assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([6]), "lost once more");
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_note_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(name(5))).unwrap();
+        std::fs::create_dir(folder.path().join(lost_name(6))).unwrap();
+        note_lost(folder.path(), 7, STORE).unwrap();
+        assert!(list(folder.path(), STORE).unwrap().is_empty());
+        assert_eq!(lost(folder.path(), STORE).unwrap(), BTreeSet::from([7]));
     }
 
     #[test]

@@ -141,7 +141,10 @@ pub fn note_lost(upkeep: &Upkeep) -> Result<Vec<u32>> {
     let (folder, store) = (upkeep.packs_folder(), upkeep.store);
     let lost = lost_packs(upkeep)?;
     for pack in &lost {
-        gone::note_lost(&folder, *pack, store)?;
+        if let Err(error) = gone::note_lost(&folder, *pack, store) {
+            // A folder of that name, for one. It is said again, and nothing else.
+            tracing::warn!(pack, %error, "the loss of a pack cannot be noted");
+        }
     }
     Ok(lost)
 }
