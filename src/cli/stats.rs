@@ -37,15 +37,33 @@ fn lines(stats: &Stats) -> Vec<String> {
     let garbage = text::count(stats.garbage_blocks, "block", "blocks");
     lines.push(format!("logical      {}", text::bytes(stats.logical_bytes)));
     lines.push(format!("stored       {} in {blocks} in {packs}", text::bytes(stats.stored_bytes)));
-    lines.push(format!("  current    {}", text::bytes(stats.current_stored_bytes)));
+    let least = |counted: bool| if counted { "" } else { "at least " };
+    let (current, all) = (stats.unread_current == 0, stats.is_complete());
+    lines.push(format!("  current    {}{}", least(current), text::bytes(stats.current_stored_bytes)));
     lines.push(format!(
-        "  history    {} (kept {})",
+        "  history    {}{} (kept {})",
+        least(all),
         text::bytes(stats.history_stored_bytes),
         text::keep_time(stats.keep_ms)
     ));
-    lines.push(format!("  garbage    {} in {garbage}", text::bytes(stats.garbage_bytes)));
-    lines.push(format!("dedup        {}", ratio(stats.dedup_permille())));
+    if all {
+        lines.push(format!("  garbage    {} in {garbage}", text::bytes(stats.garbage_bytes)));
+    } else {
+        lines.push("  garbage    unknown".to_owned());
+    }
+    lines.push(format!("dedup        {}", ratio(stats.dedup_permille().filter(|_| current))));
     lines.push(format!("compression  {}", ratio(stats.compression_permille())));
+    if stats.aside_files > 0 {
+        let files = text::count(stats.aside_files, "file", "files");
+        let bytes = text::bytes(stats.aside_bytes);
+        lines.push(format!("set aside    {bytes} of damaged bytes in {files}: packs/*.bad, may be deleted"));
+    }
+    if !all {
+        let versions = text::count(stats.unread_current + stats.unread_history, "version", "versions");
+        lines.push(format!(
+            "incomplete   the chunk lists of {versions} cannot be read, so what they need is not counted; see dropblock check"
+        ));
+    }
     if stats.damaged_blocks > 0 {
         lines.push(format!("damaged      {} blocks; see dropblock check", stats.damaged_blocks));
     }
@@ -79,6 +97,7 @@ fn json(stats: &Stats) -> String {
     };
     let shares: Vec<String> = stats.shares.iter().map(share).collect();
     let permille = |n: Option<u64>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    let known = |n: u64| if stats.is_complete() { n.to_string() } else { "null".to_owned() };
     Object::default()
         .number("v", 1)
         .number("logical_bytes", stats.logical_bytes)
@@ -86,15 +105,19 @@ fn json(stats: &Stats) -> String {
         .number("stored_bytes", stats.stored_bytes)
         .number("current_stored_bytes", stats.current_stored_bytes)
         .number("history_stored_bytes", stats.history_stored_bytes)
-        .number("garbage_bytes", stats.garbage_bytes)
+        .raw("garbage_bytes", &known(stats.garbage_bytes))
         .number("packs", stats.packs)
         .number("blocks", stats.blocks)
-        .number("garbage_blocks", stats.garbage_blocks)
+        .raw("garbage_blocks", &known(stats.garbage_blocks))
         .number("condemned_blocks", stats.condemned_blocks)
         .number("damaged_blocks", stats.damaged_blocks)
-        .raw("dedup_permille", &permille(stats.dedup_permille()))
+        .raw("dedup_permille", &permille(stats.dedup_permille().filter(|_| stats.unread_current == 0)))
         .raw("compression_permille", &permille(stats.compression_permille()))
         .number("keep_ms", stats.keep_ms)
+        .number("unread_current", stats.unread_current)
+        .number("unread_history", stats.unread_history)
+        .number("aside_files", stats.aside_files)
+        .number("aside_bytes", stats.aside_bytes)
         .raw("shares", &format!("[{}]", shares.join(",")))
         .line()
 }

@@ -1,11 +1,12 @@
 //! Counts a store: what its shares hold, what that takes on disk, what is kept for history, what is garbage.
 
+use super::error::At;
 use super::gc::record_bytes;
 use super::journal::Replayed;
 use super::mark::Marked;
 use super::upkeep::{Brake, Upkeep};
-use super::{Result, gone};
-use crate::model::{Kind, NodeId};
+use super::{Result, StorageError, gone};
+use crate::model::{FileContent, Kind, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -57,9 +58,22 @@ pub struct Stats {
     pub damaged_blocks: u64,
     /// How long replaced versions are kept, ms.
     pub keep_ms: u64,
+    /// Contents of current versions of which a chunk list cannot be read: what they need is counted in part.
+    pub unread_current: u64,
+    /// The same of replaced versions.
+    pub unread_history: u64,
+    /// Files with what was no block when a pack was written anew (`packs/*.bad`). Nothing needs them.
+    pub aside_files: u64,
+    /// Their bytes. They are in no other figure.
+    pub aside_bytes: u64,
 }
 
 impl Stats {
+    /// Everything that versions need was counted. Otherwise nobody can say what is garbage.
+    pub const fn is_complete(&self) -> bool {
+        self.unread_current == 0 && self.unread_history == 0
+    }
+
     /// Bytes of files per byte of distinct blocks, in thousandths; `None` for an empty store.
     pub fn dedup_permille(&self) -> Option<u64> {
         permille(self.logical_bytes, self.unique_bytes)
@@ -81,9 +95,12 @@ pub fn run(upkeep: &Upkeep, brake: &Brake) -> Result<Stats> {
     let now_ms = upkeep.now_ms();
     let contents = upkeep.contents(now_ms.saturating_sub(upkeep.shared.keep_ms), brake)?;
     let (mut head, mut history) = (Marked::default(), Marked::default());
-    upkeep.mark(&mut head, &contents.head, brake)?;
-    upkeep.mark(&mut history, &contents.history, brake)?;
-    let mut stats = Stats { shares: shares(upkeep, brake)?, ..Stats::default() };
+    let unread_current = mark(upkeep, &mut head, &contents.head, brake)?;
+    // Current ones may be among them.
+    let unread_history = mark(upkeep, &mut history, contents.history.difference(&contents.head), brake)?;
+    let shares = shares(upkeep, brake)?;
+    let mut stats = Stats { shares, unread_current, unread_history, ..Stats::default() };
+    (stats.aside_files, stats.aside_bytes) = aside(upkeep)?;
     stats.logical_bytes = stats.shares.iter().map(|share| share.logical_bytes).sum();
     let packs = upkeep.packs()?;
     stats.packs = packs.len() as u64;
@@ -107,6 +124,37 @@ pub fn run(upkeep: &Upkeep, brake: &Brake) -> Result<Stats> {
     stats.damaged_blocks = upkeep.shared.wanted().len() as u64;
     stats.keep_ms = upkeep.shared.keep_ms;
     Ok(stats)
+}
+
+/// Marks what can be read; returns how many contents cannot.
+fn mark<'a>(
+    upkeep: &Upkeep,
+    marked: &mut Marked,
+    contents: impl IntoIterator<Item = &'a FileContent>,
+    brake: &Brake,
+) -> Result<u64> {
+    let mut unread = 0;
+    for content in contents {
+        match upkeep.mark(marked, [content], brake) {
+            Err(StorageError::Unreadable(_)) => unread += 1,
+            other => other?,
+        }
+    }
+    Ok(unread)
+}
+
+/// What was set aside: files, bytes.
+fn aside(upkeep: &Upkeep) -> Result<(u64, u64)> {
+    let folder = upkeep.packs_folder();
+    let (mut files, mut bytes) = (0, 0);
+    for entry in std::fs::read_dir(&folder).at("list", &folder)? {
+        let entry = entry.at("list", &folder)?;
+        if entry.path().extension().is_some_and(|extension| extension == "bad") {
+            files += 1;
+            bytes += entry.metadata().at("look at", &entry.path())?.len();
+        }
+    }
+    Ok((files, bytes))
 }
 
 fn shares(upkeep: &Upkeep, brake: &Brake) -> Result<Vec<ShareStats>> {

@@ -371,6 +371,35 @@ fn stats_count_what_is_there_with_and_without_a_server() {
     }
 }
 
+/// One damaged chunk list of a replaced version: everything else can be counted.
+#[test]
+fn stats_say_what_they_cannot_count() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("large", random_bytes(7, 5_000_000));
+    world.sync(&a);
+    a.write("large", random_bytes(8, 900));
+    world.sync(&a);
+    world.stop_server();
+    let whole = tend(&world, "stats", &["--json"]).code(0).stdout;
+    assert!(whole.contains("\"garbage_bytes\":0") && number(&whole, "unread_history") == 0, "{whole}");
+    let pack = &packs(&world)[0];
+    change(pack, find(pack, b"DBMN") + 30, |byte| byte ^ 1, 1);
+    fs::write(pack.with_extension("bad"), [1; 1234]).unwrap();
+    let part = tend(&world, "stats", &["--json"]).code(0).stdout;
+    assert!(part.contains("\"garbage_bytes\":null") && part.contains("\"garbage_blocks\":null"), "{part}");
+    assert_eq!((number(&part, "unread_current"), number(&part, "unread_history")), (0, 1));
+    for name in ["logical_bytes", "unique_bytes", "stored_bytes", "blocks", "current_stored_bytes"] {
+        assert_eq!(number(&part, name), number(&whole, name), "{name}");
+    }
+    assert!(number(&part, "history_stored_bytes") < number(&whole, "history_stored_bytes"));
+    assert_eq!((number(&part, "aside_files"), number(&part, "aside_bytes")), (1, 1234));
+    let people = tend(&world, "stats", &[]).code(0).stdout;
+    for said in ["history    at least ", "garbage    unknown", "chunk lists of 1 version ", "set aside    1.2 KB"] {
+        assert!(people.contains(said), "{said} is not in\n{people}");
+    }
+}
+
 #[test]
 fn commands_without_a_store_or_beside_another_command_say_so() {
     let world = World::empty();
