@@ -105,6 +105,12 @@ pub fn path(account: &Account, given: &Path) -> Result<RelPath, Failure> {
 pub fn failure(error: &HistoryError) -> Failure {
     match error {
         HistoryError::Client(error) => sync::failure(error),
+        HistoryError::NotKept(path) => Failure::new(
+            Exit::General,
+            format!(
+                "{path} is not kept any more as it was then: the retention time of the server is over, or its store lacks blocks of it (see dropblock check)"
+            ),
+        ),
         error => Failure::new(Exit::General, causes(error)),
     }
 }

@@ -124,7 +124,7 @@ fn lacks(shared: &Shared, (hash, tag, level): Named1, in_index: bool) {
 }
 
 /// `None` for one that cannot be read as what it is.
-fn node(shared: &Shared, hash: BlockHash, location: Location) -> Result<Option<ManifestNode>> {
+pub fn node(shared: &Shared, hash: BlockHash, location: Location) -> Result<Option<ManifestNode>> {
     let sealed = match shared.packs.read(&[(hash, location)]) {
         Ok(sealed) => sealed,
         Err(StorageError::DamagedBlock { .. }) => return Ok(None),

@@ -1,6 +1,8 @@
 //! Readers: a few threads that read blocks and nodes for everybody. Reading blocks the thread that does it, so it is not
 //! done where requests are served; and a handle on the index can be used by one thread at a time.
 
+mod lacking;
+
 use super::history;
 use super::pack_file::Location;
 use super::reach::{self, Asker};
@@ -12,6 +14,7 @@ use super::{Page, Position, Result, ShareId, StorageError};
 use crate::block::SealedBlock;
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
 use crate::model::{BlockHash, ChainHash, JournalId, Name, NodeId, Seq};
+use lacking::Lacking;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -204,20 +207,54 @@ impl Reader {
         before: Option<(Seq, NodeId)>,
         max: usize,
     ) -> Result<Versions> {
-        let _gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
         let (line, head) = self.line(share)?;
         let found = self.floor(&line, head);
         let found = found.and_then(|floor| timeline::versions(&line, floor, path, before, max));
-        found.map_err(|error| self.shared.fail(error))
+        // Commits wait for the gate, and chunk lists may be long.
+        drop(gate);
+        let mut found = found.map_err(|error| self.shared.fail(error))?;
+        self.mark_lacking_versions(&mut found).map_err(|error| self.fatal_if_index(error))?;
+        Ok(found)
+    }
+
+    fn mark_lacking_versions(&self, found: &mut Versions) -> Result<()> {
+        let Some(mut lacking) = Lacking::new(&self.shared, &self.index) else { return Ok(()) };
+        for version in found.versions.iter_mut().filter(|version| version.kept) {
+            let content = version.after.as_ref().and_then(|shape| shape.kind.content());
+            version.kept = !content.map_or(Ok(false), |content| lacking.is_lacking(content))?;
+        }
+        Ok(())
     }
 
     /// `History::look`.
     pub fn look(&self, share: ShareId, at: Seq, look: &Look, max: usize) -> Result<Seen> {
-        let _gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
         let (line, head) = self.line(share)?;
         let found = self.floor(&line, head);
         let found = found.and_then(|floor| timeline::look(&line, floor, at.min(head), look, max));
-        found.map_err(|error| self.shared.fail(error))
+        drop(gate);
+        let mut found = found.map_err(|error| self.shared.fail(error))?;
+        self.mark_lacking_nodes(share, &mut found).map_err(|error| self.fatal_if_index(error))?;
+        Ok(found)
+    }
+
+    fn mark_lacking_nodes(&self, share: ShareId, found: &mut Seen) -> Result<()> {
+        let Some(mut lacking) = Lacking::new(&self.shared, &self.index) else { return Ok(()) };
+        for past in found.nodes.iter_mut().filter(|past| past.kept) {
+            let content = past.node.state.as_ref().and_then(|state| state.kind.content());
+            let Some(content) = content else { continue };
+            // What stands is not brought back, and must not keep the rest of a folder from it.
+            let stands = self.index.node(share, past.node.id)?.and_then(|node| node.state);
+            if stands.as_ref().and_then(|state| state.kind.content()) != Some(content) {
+                past.kept = !lacking.is_lacking(content)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fatal_if_index(&self, error: StorageError) -> StorageError {
+        if matches!(error, StorageError::Index(_)) { self.shared.fail(error) } else { error }
     }
 
     fn line(&self, share: ShareId) -> Result<(ShareIndex<'_>, Seq)> {

@@ -122,7 +122,11 @@ impl Recovery<'_> {
     fn read_tombstones(&mut self, packs: &BTreeMap<u32, u64>) -> Result<()> {
         for (number, place) in gone::list(&self.home.packs(), self.home.id)? {
             self.durable = self.durable.max(place);
-            if packs.contains_key(&number) { self.beside.insert(number) } else { self.gone.insert(number) };
+            if packs.contains_key(&number) {
+                self.beside.insert(number)
+            } else {
+                self.gone.insert(number)
+            };
         }
         Ok(())
     }

@@ -84,6 +84,44 @@ fn json_has_one_object_a_line_with_times_and_whole_numbers() {
     assert!(lines[1].contains("Z\",\"device\":\"a\"") && lines[1].ends_with("\"restorable\":true}"));
 }
 
+/// It would bring back a file that nobody can read.
+#[test]
+fn a_version_of_which_the_server_lacks_blocks_is_not_restored() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("large", random_bytes(1, 3_000_000));
+    a.write("other", "1");
+    world.sync(&a);
+    let version = latest(&world, &a, ".");
+    let middle = a.read("large")[1_500_000..1_500_100].to_vec();
+    let mut edited = a.read("large");
+    edited[10] ^= 1;
+    edited[1_500_050] ^= 1;
+    a.write("large", &edited);
+    a.write("other", "2");
+    world.sync(&a);
+    world.stop_server();
+    let pack = world.store().join("packs/00000001.pack");
+    let mut bytes = std::fs::read(&pack).unwrap();
+    let at = bytes.windows(100).position(|window| window == middle).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    world.serve();
+    let check = world.run(["check", "--store", world.store().to_str().unwrap()]).code(2).stdout;
+    assert!(check.contains("large: replaced version"), "{check}");
+    let before = a.tree();
+    for path in ["large", "."] {
+        let line = ask(&world, "restore", &a, &[path, "--version", &version]).code(1).one_line();
+        assert!(line.contains("large is not kept") && line.contains("lacks blocks"), "{line}");
+    }
+    assert_eq!(before.difference(&a.tree()), None);
+    let shown = log(&world, &a, &["large", "--json"]);
+    let restorable: Vec<bool> = shown.lines().map(|line| line.contains("\"restorable\":true")).collect();
+    assert_eq!(restorable, [true, false], "{shown}");
+    restore(&world, &a, &["other", "--version", &version]);
+    assert_eq!(a.text("other"), "1");
+}
+
 #[test]
 fn a_deleted_file_and_a_deleted_folder_come_back() {
     let world = World::new();

@@ -395,7 +395,9 @@ fn stats_say_what_they_cannot_count() {
     assert!(number(&part, "history_stored_bytes") < number(&whole, "history_stored_bytes"));
     assert_eq!((number(&part, "aside_files"), number(&part, "aside_bytes")), (1, 1234));
     let people = tend(&world, "stats", &[]).code(0).stdout;
-    for said in ["history    at least ", "garbage    unknown", "chunk lists of 1 version ", "set aside    1.2 KB"] {
+    for said in
+        ["history    at least ", "garbage    unknown", "chunk lists of 1 version ", "set aside    1.2 KB"]
+    {
         assert!(people.contains(said), "{said} is not in\n{people}");
     }
 }

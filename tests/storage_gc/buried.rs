@@ -10,7 +10,8 @@ pub fn beside(store: &Path) -> Vec<PathBuf> {
 
 fn packs(store: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(store.join("packs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut packs: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "pack")).collect();
+    let mut packs: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "pack")).collect();
     packs.sort();
     packs
 }
