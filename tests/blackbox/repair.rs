@@ -255,8 +255,9 @@ fn what_the_server_asks_for_is_sent_before_its_news_replace_or_delete_it_here() 
     for live in [false, true] {
         let mut world = World::new();
         let (a, b) = (world.folder("a"), world.folder("b"));
-        let content =
-            |version: u64, n: u64| random_bytes(10 * version + n, [3_000, 50_000, 3_000_000][n as usize]);
+        let content = |version: u64, n: u64| {
+            random_bytes(10 * version + n, [3_000, 50_000, 3_000_000][usize::try_from(n).unwrap()])
+        };
         for n in 0..3 {
             a.write(format!("edited-{n}"), content(1, n));
             a.write(format!("deleted-{n}"), content(3, n));
