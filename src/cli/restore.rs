@@ -118,6 +118,12 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     let historian = args.place.open(&account).await?;
     historian.plan(&wish, &mut ids).await.map_err(|error| place::failure(&error))?;
     let alone = synced(args, &account.share, &wish, &[], Voice { quiet: true }).await?.is_some();
+    if !alone && args.allow_mass_delete {
+        historian.close().await;
+        let line = "a sync is running in this folder: stop it first. --allow-mass-delete is for a folder that the guard holds, \
+             and a sync that is held brings nothing to it; nothing was changed";
+        return Err(Failure::new(Exit::Locked, line));
+    }
     let report = historian.restore(&wish, &mut ids).await.map_err(|error| place::failure(&error))?;
     historian.close().await;
     if args.json {
@@ -129,7 +135,7 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     }
     let mut line = summary(&wish, &report, "restored");
     if !alone {
-        line.push_str("; the sync that is running brings it to the folder");
+        line.push_str("; the sync that is running brings it to the folder, unless it is held");
     }
     let was_there =
         !report.steps.iter().any(|step| step.from.is_none() && step.to.as_ref() == Some(&wish.path));

@@ -386,8 +386,15 @@ fn a_restore_in_a_held_folder_sends_none_of_the_deletes() {
     for name in ["d", "e", "top"] {
         a.remove(name);
     }
+    // A running sync that is held would bring nothing.
+    let mut client = world.live(&a);
+    client.process.wait_output("--allow-mass-delete");
+    let args = ["top", "--version", &version, "--allow-mass-delete"];
+    let line = ask(&world, "restore", &a, &args).code(11).one_line();
+    assert!(line.contains("stop it first"), "{line}");
+    client.stop();
     world.once(&a).code(3);
-    restore(&world, &a, &["top", "--version", &version, "--allow-mass-delete"]);
+    restore(&world, &a, &args);
     restore(&world, &a, &["d/file-000007", "--version", &version, "--to", "new/copy", "--allow-mass-delete"]);
     assert_eq!(a.text("top"), "one");
     assert_eq!(a.tree().names(), ["new", "new/copy", "top"]);
