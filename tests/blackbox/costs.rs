@@ -6,8 +6,7 @@
 //! comparisons (1 GiB, 200 MiB, 10,000 files); otherwise they are small enough to run with the other tests.
 
 use crate::support::disk::Folder;
-use crate::support::proxy::Proxy;
-use crate::support::world::{Client, World, wait_tree, wait_until};
+use crate::support::line::{Cost, Line};
 use crate::support::{random_bytes, skipped, text};
 use std::process::Command;
 
@@ -21,88 +20,6 @@ fn full() -> bool {
 /// One size for the tests and one for the table.
 fn sized(test: usize, table: usize) -> usize {
     if full() { table } else { test }
-}
-
-/// Two live clients, each behind a proxy that counts. Polls are rare, so that they do not count.
-struct Line {
-    _clients: Vec<Client>,
-    up: Proxy,
-    down: Proxy,
-    a: Folder,
-    b: Folder,
-    _world: World,
-}
-
-/// Bytes, both ways.
-#[derive(Clone, Copy)]
-struct Cost {
-    /// Between the first client and the server.
-    push: u64,
-    /// Between the server and the second client.
-    pull: u64,
-}
-
-impl Line {
-    /// Starts with what `prepare` makes, in sync on both sides.
-    fn with(prepare: impl Fn(&Folder)) -> Self {
-        let world = World::new();
-        let (up, down) = (Proxy::to(world.addr()), Proxy::to(world.addr()));
-        let (a, b) = (world.folder("a"), world.folder("b"));
-        prepare(&a);
-        let clients = vec![
-            world.live_at(&a, up.addr, &["--poll", "3600"]),
-            world.live_at(&b, down.addr, &["--poll", "3600"]),
-        ];
-        a.write("connected", "a");
-        wait_tree(&[&b], &a.tree());
-        b.write("connected", "b");
-        wait_tree(&[&a], &b.tree());
-        Self { _clients: clients, up, down, a, b, _world: world }
-    }
-
-    /// What passes until both folders are equal after `change` and nothing passes any more.
-    fn cost(&self, name: &str, change: impl FnOnce(&Folder)) -> Cost {
-        self.cost_from(name, &self.a, &self.b, &self.up, &self.down, change)
-    }
-
-    /// The same for a change that the second client makes.
-    fn cost_back(&self, name: &str, change: impl FnOnce(&Folder)) -> Cost {
-        self.cost_from(name, &self.b, &self.a, &self.down, &self.up, change)
-    }
-
-    fn cost_from(
-        &self,
-        name: &str,
-        from: &Folder,
-        to: &Folder,
-        up: &Proxy,
-        down: &Proxy,
-        change: impl FnOnce(&Folder),
-    ) -> Cost {
-        let before = (up.bytes_when_quiet(), down.bytes_when_quiet());
-        let each = (up.up(), up.down(), down.down(), down.up());
-        change(from);
-        wait_until("the change arrives", || from.tree() == to.tree());
-        let cost = Cost { push: up.bytes_when_quiet() - before.0, pull: down.bytes_when_quiet() - before.1 };
-        eprintln!(
-            "| {name} | {} | {} + {} | {} | {} + {} |",
-            cost.push,
-            up.up() - each.0,
-            up.down() - each.1,
-            cost.pull,
-            down.down() - each.2,
-            down.up() - each.3
-        );
-        cost
-    }
-}
-
-impl Cost {
-    #[track_caller]
-    fn at_most(self, push_max: u64, pull_max: u64) {
-        assert!(self.push <= push_max, "{} bytes to the server, not {push_max}", self.push);
-        assert!(self.pull <= pull_max, "{} bytes to the other client, not {pull_max}", self.pull);
-    }
 }
 
 /// Overwrites one word of a text in place of another of the same length.

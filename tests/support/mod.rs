@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub mod disk;
+pub mod line;
 pub mod process;
 pub mod proxy;
 pub mod sandbox;
