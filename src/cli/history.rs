@@ -125,7 +125,7 @@ fn line(version: &Version) -> String {
         }
         _ => String::new(),
     };
-    let gone = if version.kept || last.kind.content().is_none() { "" } else { "  (no longer kept)" };
+    let gone = if version.kept || last.kind.content().is_none() { "" } else { "  (not restorable)" };
     format!(
         "{:>6}  {}  {:<12}  {:<8} {:>8}  {from}{}{folder}{gone}",
         version.seq.0,

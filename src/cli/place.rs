@@ -105,11 +105,9 @@ pub fn path(account: &Account, given: &Path) -> Result<RelPath, Failure> {
 pub fn failure(error: &HistoryError) -> Failure {
     match error {
         HistoryError::Client(error) => sync::failure(error),
-        HistoryError::NotKept(path) => Failure::new(
+        HistoryError::NotKept { lost, left, .. } if *left > 0 => Failure::new(
             Exit::General,
-            format!(
-                "{path} is not kept any more as it was then: the retention time of the server is over, or its store lacks blocks of it (see dropblock check)"
-            ),
+            format!("{error}; so it is with {lost} files, and --partial restores the other {left} things"),
         ),
         error => Failure::new(Exit::General, causes(error)),
     }

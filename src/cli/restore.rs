@@ -32,6 +32,10 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
 
+    /// Restore what is still kept when some of it is not; that stays as it is now
+    #[arg(long)]
+    partial: bool,
+
     /// Show what would change, and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -104,6 +108,7 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
         point,
         when,
         to: args.to.as_deref().map(|to| place::path(&account, to)).transpose()?,
+        partial: args.partial,
     };
     let mut ids = IdSource::new(super::seed()?);
     if args.dry_run {
@@ -112,7 +117,7 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
         historian.close().await;
         tell_steps(args, &report.steps);
         voice.say(&format!("would {}; nothing was changed", summary(&wish, &report, "restore")));
-        return Ok(Exit::Ok);
+        return Ok(told_lost(&report));
     }
     // What is wrong with the question is said before anything is sent.
     let historian = args.place.open(&account).await?;
@@ -129,9 +134,11 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     if args.json {
         tell_steps(args, &report.steps);
     }
+    let done = told_lost(&report);
     if report.steps.is_empty() {
-        voice.say(&format!("{} is what it was {}: nothing to restore", name(&wish.path), wish.when));
-        return Ok(Exit::Ok);
+        let but = if report.lost.is_empty() { "" } else { ", but for what is lost" };
+        voice.say(&format!("{} is what it was {}{but}: nothing to restore", name(&wish.path), wish.when));
+        return Ok(done);
     }
     let mut line = summary(&wish, &report, "restored");
     if !alone {
@@ -145,10 +152,29 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     }
     voice.say(&line);
     if alone {
-        return Ok(synced(args, &account.share, &wish, &report.steps, voice).await?.unwrap_or(Exit::Ok));
+        let exit = synced(args, &account.share, &wish, &report.steps, voice).await?.unwrap_or(Exit::Ok);
+        return Ok(if exit == Exit::Ok { done } else { exit });
     }
-    Ok(Exit::Ok)
+    Ok(done)
 }
+
+/// Names what could not be restored.
+fn told_lost(report: &Report) -> Exit {
+    if report.lost.is_empty() {
+        return Exit::Ok;
+    }
+    for path in report.lost.iter().take(LOST_SHOWN) {
+        text::warn(&format!("{path}: not restored, its content is not kept any more"));
+    }
+    let more = report.lost.len().saturating_sub(LOST_SHOWN);
+    if more > 0 {
+        text::warn(&format!("and {more} other files"));
+    }
+    Exit::Partial
+}
+
+/// Files named of those that could not be restored.
+const LOST_SHOWN: usize = 20;
 
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {

@@ -27,6 +27,11 @@ fn tell(line: &str) {
     let _ = std::io::stderr().write_all(format!("dropblock: {line}\n").as_bytes());
 }
 
+/// A line that quiet does not leave out.
+pub fn warn(line: &str) {
+    tell(line);
+}
+
 /// The one line of an error.
 pub fn error(failure: &Failure) {
     tell(&failure.line.replace('\n', " "));

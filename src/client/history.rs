@@ -44,9 +44,18 @@ pub enum HistoryError {
         /// The head.
         head: Seq,
     },
-    /// The content may be gone.
-    #[error("{0} is not kept any more as it was then: the retention time of the server is over")]
-    NotKept(RelPath),
+    /// The content of files is gone, or may be.
+    #[error(
+        "{path} is not kept any more as it was then: the retention time of the server is over, or its store lacks blocks of it (see dropblock check)"
+    )]
+    NotKept {
+        /// The first of them.
+        path: RelPath,
+        /// How many there are.
+        lost: usize,
+        /// How many of what was asked for can be restored.
+        left: usize,
+    },
     /// Something that is not a folder is where a folder must be.
     #[error("{0} is not a folder now; restore to another place with --to")]
     InTheWay(RelPath),

@@ -6,7 +6,7 @@ use crate::model::past::{Found, Moment, PastNode};
 use crate::model::{IdSource, Name, Node, NodeId, Refusal, RelPath, Seq};
 use crate::reconcile::restore::{Place, Restore, Step, missing_folders, plan};
 use crate::tree::Tree;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Rounds in which nothing more could be committed before it is given up.
 const IDLE_ROUNDS_MAX: u32 = 5;
@@ -22,6 +22,8 @@ pub struct Wish {
     pub when: String,
     /// A copy at this place instead.
     pub to: Option<RelPath>,
+    /// Also when the content of some of it is lost.
+    pub partial: bool,
 }
 
 /// What a restore does, or did.
@@ -35,12 +37,16 @@ pub struct Report {
     pub before: Seq,
     /// What is to be done, or was.
     pub steps: Vec<Step>,
+    /// Files that do not get the content that they had then: it is lost.
+    pub lost: Vec<RelPath>,
 }
 
 /// What was at the path: the top, and all below it.
 struct Then {
     tree: Tree,
     top: NodeId,
+    /// Files whose content is lost, by path.
+    lost: BTreeMap<RelPath, NodeId>,
 }
 
 /// What is at the place now, and the steps that lead there.
@@ -57,15 +63,14 @@ impl Historian {
         let found = self.point(wish).await?;
         let then = self.then(wish, found).await?;
         let steps = self.steps(wish, &then, found, ids).await?;
-        Ok(Report { version: found.seq, time_ms: found.time_ms, before: found.head, steps })
+        Ok(Report { steps, ..Report::of(found, &then) })
     }
 
     /// Restores. What others change meanwhile is looked at again.
     pub async fn restore(&self, wish: &Wish, ids: &mut IdSource) -> Result<Report, HistoryError> {
         let mut found = self.point(wish).await?;
         let then = self.then(wish, found).await?;
-        let mut report =
-            Report { version: found.seq, time_ms: found.time_ms, before: found.head, steps: Vec::new() };
+        let mut report = Report::of(found, &then);
         let mut idle = 0;
         while idle < IDLE_ROUNDS_MAX {
             let steps = self.steps(wish, &then, found, ids).await?;
@@ -122,7 +127,7 @@ impl Historian {
     async fn then(&self, wish: &Wish, found: Found) -> Result<Then, HistoryError> {
         if wish.path.is_root() {
             let nodes = self.below(found.seq, NodeId::ROOT).await?;
-            return Then::new(NodeId::ROOT, nodes, &wish.path);
+            return Then::new(NodeId::ROOT, nodes, wish);
         }
         let top = self.top(wish, found).await?;
         let id = top.node.id;
@@ -130,7 +135,7 @@ impl Historian {
         if nodes.iter().any(|top| top.node.state.as_ref().is_some_and(|state| state.kind.is_folder())) {
             nodes.extend(self.below(found.seq, id).await?);
         }
-        Then::new(id, nodes, &wish.path)
+        Then::new(id, nodes, wish)
     }
 
     /// The node that the path means at that commit. What had the whole path then comes first; else what has the path now,
@@ -182,6 +187,7 @@ impl Historian {
                 nodes.into_iter().map(|(id, past)| (id, past.node)).collect()
             }
         };
+        let lost = then.lost.values().copied().collect();
         let restore = Restore {
             then: &then.tree,
             top: then.top,
@@ -189,6 +195,7 @@ impl Historian {
             standing: &standing,
             place: now.place,
             copy: wish.to.is_some(),
+            lost: &lost,
         };
         let mut steps = now.folders;
         steps.extend(plan(&restore, ids));
@@ -254,13 +261,32 @@ impl Historian {
     }
 }
 
-impl Then {
-    fn new(top: NodeId, nodes: Vec<PastNode>, path: &RelPath) -> Result<Self, HistoryError> {
-        let tree = tree_of(nodes.iter().map(|past| &past.node));
-        if let Some(lost) = nodes.iter().find(|past| !past.kept && past_has_content(past)) {
-            return Err(HistoryError::NotKept(path_below(&tree, top, lost.node.id, path)));
+impl Report {
+    /// Before anything is done.
+    fn of(found: Found, then: &Then) -> Self {
+        Self {
+            version: found.seq,
+            time_ms: found.time_ms,
+            before: found.head,
+            steps: Vec::new(),
+            lost: then.lost.keys().cloned().collect(),
         }
-        Ok(Self { tree, top })
+    }
+}
+
+impl Then {
+    fn new(top: NodeId, nodes: Vec<PastNode>, wish: &Wish) -> Result<Self, HistoryError> {
+        let tree = tree_of(nodes.iter().map(|past| &past.node));
+        let lost = nodes.iter().filter(|past| !past.kept && past_has_content(past)).map(|past| past.node.id);
+        let lost: BTreeMap<RelPath, NodeId> =
+            lost.map(|id| (path_below(&tree, top, id, &wish.path), id)).collect();
+        let left = nodes.len() - lost.len();
+        match lost.first_key_value() {
+            Some((path, _)) if !wish.partial || left == 0 => {
+                Err(HistoryError::NotKept { path: path.clone(), lost: lost.len(), left })
+            }
+            _ => Ok(Self { tree, top, lost }),
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! - Else a node that was deleted comes back under its id.
 //! - Else (it lives outside of the place now, and stays there) a new node is made: a copy.
 //! - What else is below the place now, because it came later, is deleted. A restore to before the restore brings it back.
+//! - Of a file whose old content is lost, only the place is restored: it keeps the content that it has now, a file that has its
+//!   name now stays, and one that is not there any more does not come back.
 //!
 //! Content is named, never read: whoever commits the changes sends no bytes.
 
@@ -51,6 +53,8 @@ pub struct Restore<'a> {
     pub place: Option<Place>,
     /// Every node is made anew, and nothing is at the place.
     pub copy: bool,
+    /// Files of `then` whose content does not exist any more.
+    pub lost: &'a HashSet<NodeId>,
 }
 
 /// The changes, in an order in which every part of them can be committed before the rest, as far as there is one: names
@@ -146,10 +150,30 @@ impl<'a> Planner<'a> {
                     None => continue,
                 },
             };
-            let state = NodeState { parent, name, kind: node.state.kind.clone() };
+            let mut state = NodeState { parent, name, kind: node.state.kind.clone() };
+            if self.restore.lost.contains(&old) {
+                match self.stand_in(old, &state) {
+                    Some(now) => state.kind = now,
+                    None => continue,
+                }
+            }
             let (id, version) = self.home(old, &state, ids);
             self.homes.insert(old, (id, path.clone()));
             self.wanted.push((id, version, state, path));
+        }
+    }
+
+    /// What stays or goes to the place of a file whose old content is lost.
+    fn stand_in(&self, old: NodeId, state: &NodeState) -> Option<Kind> {
+        let now = self.restore.now;
+        let file = |id| now.get(id).map(|node| &node.state.kind).filter(|kind| !kind.is_folder()).cloned();
+        if self.restore.copy {
+            None
+        } else if self.claimed.contains(&old) {
+            file(old)
+        } else {
+            let holder = now.child(state.parent, &state.name).filter(|id| !self.claimed.contains(id));
+            holder.and_then(file)
         }
     }
 

@@ -75,6 +75,7 @@ pub async fn run(server: Arc<Server>, store: Arc<Store>) {
             // Blocks that are brought one after the other are one change.
             () = repair.store.news() => tokio::time::sleep(repair.gather()).await,
         }
+        repair.look_at_files().await;
         if let Err(error) = repair.store.follow().await {
             match error {
                 StorageError::Closed | StorageError::Stopped | StorageError::Failed(_) => return,
@@ -92,6 +93,15 @@ impl Repair {
     fn gather(&self) -> Duration {
         let more = u64::try_from(self.asked.len() / GATHER_BLOCKS_PER_MS).unwrap_or(0);
         GATHER.saturating_add(Duration::from_millis(more))
+    }
+
+    /// A pack or a journal may be removed while nobody uses it.
+    async fn look_at_files(&self) {
+        let store = self.store.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.look_at_files()).await {
+            // Ends the server when it is fatal.
+            self.server.storage_fault(error);
+        }
     }
 
     /// Asks for what is new on the list; for all of it now and then.

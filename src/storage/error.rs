@@ -48,7 +48,7 @@ pub enum StorageError {
     },
     /// A journal that was there once is gone.
     #[error(
-        "{path} is missing, but it held {seen} commits: put it back, or remove the folder db beside journal to go on without that share"
+        "{path} is missing; it held {seen} commits or more: put it back, or remove the folder db beside journal to go on without that share"
     )]
     JournalMissing {
         /// Which journal.

@@ -57,9 +57,14 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 pub fn sync_named(file: &File) -> io::Result<()> {
     file.sync_data()?;
     if is_nameless(file)? {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it"));
+        return Err(removed());
     }
     Ok(())
+}
+
+/// What is said of a file that is not where it was.
+pub fn removed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it")
 }
 
 /// True when an open file was removed, or another one put in its place.

@@ -197,9 +197,6 @@ impl Recovery<'_> {
         }
         for (share, journal_id, seq, chain) in &checkpoint.shares {
             let Some((journal, verified)) = self.journals.get(share) else {
-                if *seq == Seq::ZERO {
-                    return Ok(false);
-                }
                 // To go on would tell whoever joins that the share is empty.
                 let path = self.home.journals().join(format!("{}.journal", share.to_hex()));
                 return Err(StorageError::JournalMissing { path, seen: *seq });

@@ -7,7 +7,7 @@
 use super::content::{Held, KnownContents, decide};
 use super::inbox::{Inbox, Prepared, Put, Record, Work};
 use super::journal::{CommitRecord, JournalFile, Title};
-use super::keeper::Signal;
+use super::keeper::{self, Signal};
 use super::pack_file::Location;
 use super::pending::{Group, Reply, ShareGroup, ShareView, Signed, Waiting};
 use super::reach::{self, Asker, Tag};
@@ -244,6 +244,8 @@ impl Writer {
         let entry = ShareHead { head, start: file.start() };
         self.shared.heads.write().unwrap_or_else(PoisonError::into_inner).insert(share, entry);
         self.journals.insert(share, file);
+        // From here on a start knows that there was such a journal, and refuses when it is gone.
+        keeper::flush(&self.shared, &self.index, self.store).map_err(|error| self.shared.fail(error))?;
         Ok((share, head))
     }
 

@@ -110,9 +110,11 @@ fn a_version_of_which_the_server_lacks_blocks_is_not_restored() {
     let check = world.run(["check", "--store", world.store().to_str().unwrap()]).code(2).stdout;
     assert!(check.contains("large: replaced version"), "{check}");
     let before = a.tree();
-    for path in ["large", "."] {
-        let line = ask(&world, "restore", &a, &[path, "--version", &version]).code(1).one_line();
+    for args in [&["large"][..], &["large", "--partial"], &["."]] {
+        let args = [args, &["--version", &version]].concat();
+        let line = ask(&world, "restore", &a, &args).code(1).one_line();
         assert!(line.contains("large is not kept") && line.contains("lacks blocks"), "{line}");
+        assert_eq!(line.contains("--partial restores the other 1"), args[0] == ".", "{line}");
     }
     assert_eq!(before.difference(&a.tree()), None);
     let shown = log(&world, &a, &["large", "--json"]);
@@ -120,6 +122,19 @@ fn a_version_of_which_the_server_lacks_blocks_is_not_restored() {
     assert_eq!(restorable, [true, false], "{shown}");
     restore(&world, &a, &["other", "--version", &version]);
     assert_eq!(a.text("other"), "1");
+    a.write("other", "3");
+    a.rename("large", "renamed");
+    world.sync(&a);
+    let args = [".", "--version", &version, "--partial"];
+    for more in [&["-n"][..], &[]] {
+        let done = ask(&world, "restore", &a, &[&args[..], more].concat()).code(3);
+        assert!(done.stderr.contains("large: not restored"), "{done:?}");
+    }
+    assert_eq!(
+        (a.tree().names(), a.text("other")),
+        (vec!["large".to_owned(), "other".to_owned()], "1".into())
+    );
+    assert_eq!(a.read("large"), edited);
 }
 
 #[test]
@@ -438,7 +453,7 @@ fn with_a_keep_time_of_nothing_only_what_stands_is_kept() {
     let line = at(&["restore", "t", "--version", &version]).code(1).one_line();
     assert!(line.contains("not kept any more"), "{line}");
     let shown = at(&["log", "t"]).code(0).stdout;
-    assert_eq!(shown.matches("(no longer kept)").count(), 1, "{shown}");
+    assert_eq!(shown.matches("(not restorable)").count(), 1, "{shown}");
     server.kill();
     // It is remembered.
     world.serve();

@@ -3,7 +3,7 @@
 use super::maintenance::{change, find, number, packs, packs_bytes, tend};
 use crate::support::disk::Folder;
 use crate::support::world::{World, assert_equal};
-use crate::support::{LONG_DEADLINE, random_bytes};
+use crate::support::{DEADLINE, LONG_DEADLINE, random_bytes};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -211,6 +211,49 @@ fn a_pack_that_vanishes_under_a_running_server_comes_back_too() {
     world.crash_server();
     assert_served(&world, &a, "b");
     assert_clean(&world);
+}
+
+/// The same, when nothing is read or written and nobody looks.
+#[test]
+fn a_pack_that_vanishes_while_nothing_happens_is_missed_by_the_server_itself() {
+    let (mut world, a) = filled();
+    world.serve();
+    let client = world.live(&a);
+    a.write("late", "later");
+    wait_long("sent", || number(&tend(&world, "stats", &["--json"]).code(0).stdout, "files") == 22);
+    fs::remove_file(&packs(&world)[0]).unwrap();
+    wait_whole(&mut world);
+    client.stop();
+    world.crash_server();
+    assert_served(&world, &a, "b");
+    assert_clean(&world);
+}
+
+/// Nothing but the journal says what a share holds. One that vanished right after its first commits was not missed: the
+/// store was clean and empty.
+#[test]
+fn a_journal_that_vanishes_ends_the_server_and_is_missed_from_its_first_commit_on() {
+    for writes in [false, true] {
+        let mut world = World::new();
+        let a = world.folder("a");
+        a.write("f", "content");
+        world.sync(&a);
+        let journals = world.store().join("journal");
+        let journal = fs::read_dir(&journals).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(&journal).unwrap();
+        if writes {
+            a.write("g", "content");
+            world.once(&a).code_in(&[1, 30]);
+        }
+        let ended = world.server().process.outcome(DEADLINE);
+        assert!(ended.code(1).stderr.contains(journal.to_str().unwrap()));
+        for args in [&["--quick"][..], &[]] {
+            let said = tend(&world, "check", args).code(1).stderr;
+            assert!(said.contains("is missing") && said.contains("put it back"), "{said}");
+        }
+        let (store, addr) = (world.store().to_owned(), world.addr());
+        assert!(world.try_serve(&store, addr).err().unwrap().stderr.contains("is missing"));
+    }
 }
 
 /// What nobody has any more stays on the list, and so does the pack that it was in.

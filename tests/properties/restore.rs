@@ -6,7 +6,7 @@ use dropblock::reconcile::restore::{Place, Restore, Step, missing_folders, plan}
 use dropblock::tree::{Nodes, Tree, TreeNode, judge};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 
 type Share = BTreeMap<NodeId, Node>;
@@ -167,7 +167,7 @@ fn picture(share: &Share, path: &[Name]) -> BTreeMap<Vec<Name>, Kind> {
 }
 
 /// The steps that restore `path` as after commit `when`; as the client finds them, from what the server tells it.
-fn steps(past: &Past, when: usize, path: &[Name], ids: &mut IdSource) -> Vec<Step> {
+fn steps(past: &Past, when: usize, path: &[Name], lost: &HashSet<NodeId>, ids: &mut IdSource) -> Vec<Step> {
     let (then, now) = (&past.0[when], past.now());
     let top = at(then, path).last().copied().unwrap_or(NodeId::ROOT);
     let then_tree = tree(then, top);
@@ -187,7 +187,8 @@ fn steps(past: &Past, when: usize, path: &[Name], ids: &mut IdSource) -> Vec<Ste
         place = Some(Place { parent, name: last.clone(), path: RelPath::from_names(path.to_vec()) });
         now_tree = child(now, parent, last).map_or_else(Tree::new, |holder| tree(now, holder));
     }
-    let restore = Restore { then: &then_tree, top, now: &now_tree, standing: &standing, place, copy: false };
+    let restore =
+        Restore { then: &then_tree, top, now: &now_tree, standing: &standing, place, copy: false, lost };
     first.extend(plan(&restore, ids));
     first
 }
@@ -197,11 +198,12 @@ fn restore(
     past: &mut Past,
     when: usize,
     path: &[Name],
+    lost: &HashSet<NodeId>,
     size: usize,
     ids: &mut IdSource,
 ) -> Result<(), TestCaseError> {
     loop {
-        let steps = steps(past, when, path, ids);
+        let steps = steps(past, when, path, lost, ids);
         if steps.is_empty() {
             return Ok(());
         }
@@ -247,7 +249,7 @@ proptest! {
         let before = past.clone();
         // A cycle of names as long as a part cannot be broken up: real parts have 2,048 changes.
         let size = if size < 8 { size + 8 } else { size };
-        restore(&mut past, when, &path, size, &mut ids)?;
+        restore(&mut past, when, &path, &HashSet::new(), size, &mut ids)?;
         prop_assert_eq!(picture(past.now(), &path), picture(&past.0[when], &path));
         // What is outside is as it was: same nodes, same versions, but for folders that had to be made above the place.
         let inside = picture(before.now(), &path);
@@ -260,8 +262,47 @@ proptest! {
             }
         }
         if !inside.is_empty() || path.is_empty() {
-            restore(&mut past, before.head(), &path, size, &mut ids)?;
+            restore(&mut past, before.head(), &path, &HashSet::new(), size, &mut ids)?;
             prop_assert_eq!(picture(past.now(), &[]), picture(before.now(), &[]));
+        }
+    }
+
+    #[test]
+    fn what_is_lost_stays_as_it_is_and_the_rest_is_restored(
+        (mut past, when, path) in case(),
+        is_lost in vec(any::<bool>(), 16),
+        size in prop_oneof![8..16usize, Just(1000)],
+    ) {
+        let (then, before) = (past.0[when].clone(), past.now().clone());
+        let is_file = |share: &Share, id: &NodeId| {
+            share.get(id).and_then(|node| node.state.as_ref()).is_some_and(|state| !state.kind.is_folder())
+        };
+        let files = then.keys().filter(|id| is_file(&then, id));
+        let lost: HashSet<NodeId> =
+            files.enumerate().filter(|(n, _)| is_lost[n % is_lost.len()]).map(|(_, id)| *id).collect();
+        let below = |share: &Share| -> HashSet<NodeId> {
+            picture(share, &path).keys().map(|path| *at(share, path).last().unwrap()).collect()
+        };
+        let (inside, wanted) = (below(&before), below(&then));
+        let (old, now) = (picture(&then, &path), picture(&before, &path));
+        restore(&mut past, when, &path, &lost, size, &mut IdSource::new([4; 32]))?;
+        let after = picture(past.now(), &path);
+        prop_assert!(after.keys().all(|path| old.contains_key(path)));
+        for (path, kind) in &old {
+            let id = at(&then, path).last().copied().unwrap();
+            if !lost.contains(&id) {
+                prop_assert_eq!(after.get(path), Some(kind));
+            } else if inside.contains(&id) && is_file(&before, &id) {
+                prop_assert_eq!(after.get(path), before[&id].state.as_ref().map(|state| &state.kind));
+            } else {
+                let holder = at(&before, path);
+                let stays = holder.len() == path.len()
+                    && !wanted.contains(holder.last().unwrap())
+                    && is_file(&before, holder.last().unwrap());
+                if stays {
+                    prop_assert_eq!(after.get(path), now.get(path));
+                }
+            }
         }
     }
 
@@ -274,7 +315,7 @@ proptest! {
         let then = live(&past.0[when]);
         // A name that a newer node of the same sort has now is given to that one, if the old one was deleted.
         let same_ids = then.keys().all(|id| past.now()[id].state.is_some());
-        restore(&mut past, when, &[], 1000, &mut ids)?;
+        restore(&mut past, when, &[], &HashSet::new(), 1000, &mut ids)?;
         if same_ids {
             prop_assert_eq!(live(past.now()), then);
         }
@@ -283,7 +324,7 @@ proptest! {
     #[test]
     fn a_restore_of_what_is_so_already_does_nothing((past, _, path) in case()) {
         if at(past.now(), &path).len() == path.len() {
-            prop_assert_eq!(steps(&past, past.head(), &path, &mut IdSource::new([4; 32])), vec![]);
+            prop_assert_eq!(steps(&past, past.head(), &path, &HashSet::new(), &mut IdSource::new([4; 32])), vec![]);
         }
     }
 }

@@ -85,6 +85,7 @@ async fn a_restore_is_committed_in_parts_and_every_client_is_told() {
         point: Moment::Commit(Seq(2)),
         when: "with version 2".into(),
         to: None,
+        partial: false,
     };
     let mut source = IdSource::new([5; 32]);
     let plan = historian.plan(&wish, &mut source).await.unwrap();

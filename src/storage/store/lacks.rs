@@ -5,7 +5,8 @@ use crate::model::BlockHash;
 use crate::storage::inbox::{Job, Work};
 use crate::storage::mend::{self, Mended};
 use crate::storage::upkeep::Brake;
-use crate::storage::{Result, ShareId, follow, gone};
+use crate::storage::{Result, ShareId, StorageError, file, follow, gone, packs};
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
@@ -37,6 +38,41 @@ impl Store {
             self.shared.packs.sync(&self.shared.failure)?;
             gone::save_wanted(&self.shared.path, &wanted)?;
             *on_disk = wanted;
+        }
+        Ok(())
+    }
+
+    /// Looks whether packs and journals still have their names: one listing and one look for each share. What was in a pack
+    /// that is gone is looked for by the next [`mend`](Self::mend).
+    ///
+    /// # Errors
+    /// A journal that is gone is fatal, and so is the folder of the packs: what is written there, nobody could find.
+    pub fn look_at_files(&self) -> Result<()> {
+        let shared = &self.shared;
+        shared.failure.check()?;
+        let names: Vec<String> = {
+            let heads = shared.heads.read().unwrap_or_else(PoisonError::into_inner);
+            heads.keys().map(|share| format!("{}.journal", share.to_hex())).collect()
+        };
+        let journals = shared.path.join("journal");
+        let folder = shared.path.join("packs");
+        for path in names.into_iter().map(|name| journals.join(name)).chain([folder.clone()]) {
+            if let Ok(false) = path.try_exists() {
+                return Err(shared.fail(StorageError::io("find", &path, file::removed())));
+            }
+        }
+        let there: BTreeSet<u32> = packs::list(&folder)?.into_keys().collect();
+        let seen = std::mem::replace(
+            &mut *self.seen_packs.lock().unwrap_or_else(PoisonError::into_inner),
+            there.clone(),
+        );
+        let vanished: Vec<&u32> = seen.difference(&there).collect();
+        if !vanished.is_empty() {
+            // A garbage collection says why before it removes one.
+            let removed = gone::list(&folder, self.id)?;
+            if vanished.into_iter().any(|pack| !removed.contains_key(pack)) {
+                shared.unsettled.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
