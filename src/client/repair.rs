@@ -1,6 +1,7 @@
 //! Repair: the server lacks blocks and asks for them; what files of this folder hold of them goes to it. Beside everything
 //! else, except that nothing is replaced or deleted here before what was asked for is sent: this may be the only copy.
-//! What cannot be found or read is simply not sent. With a chunk list that the server lacks goes all that it lacks below it.
+//! What cannot be found or read is simply not sent. With a chunk list that the server lacks goes all that it lacks below it,
+//! except from a read-only device: from it the server takes what it has asked for, and nothing else.
 //!
 //! Only what hashes to what was asked for is sent, so a file that changed meanwhile does no harm.
 
@@ -122,6 +123,8 @@ async fn work(connection: Connection, files: Files, mut requests: mpsc::Receiver
 struct Files {
     folder: Arc<Folder>,
     all: Vec<(RelPath, FileContent)>,
+    /// Nothing may be sent but what was asked for by name.
+    only_wanted: bool,
 }
 
 impl Files {
@@ -129,7 +132,8 @@ impl Files {
         let base = &session.client.state.base;
         let contents = base.iter().filter_map(|(id, node)| Some((id, node.state.kind.content()?)));
         let all = contents.filter_map(|(id, content)| Some((base.path_of(id)?, content.clone())));
-        Self { folder: session.client.folder.clone(), all: all.collect() }
+        let only_wanted = session.connection.welcome().is_read_only();
+        Self { folder: session.client.folder.clone(), all: all.collect(), only_wanted }
     }
 
     fn finder(&self, hashes: Vec<BlockHash>) -> Finder {
@@ -137,7 +141,8 @@ impl Files {
         // Files of one block are known by it; the others may hold any.
         let may_hold = |content: &FileContent| content.root.level > 0 || wanted.contains(&content.root.hash);
         let files = self.all.iter().filter(|(_, content)| may_hold(content)).cloned().collect();
-        Finder { folder: self.folder.clone(), wanted, files, named: Vec::new(), named_by: None }
+        let (folder, only_wanted) = (self.folder.clone(), self.only_wanted);
+        Finder { folder, wanted, only_wanted, files, named: Vec::new(), named_by: None }
     }
 }
 
@@ -172,6 +177,8 @@ async fn send(connection: Connection, mut finder: Finder) -> Result<(), WireErro
 struct Finder {
     folder: Arc<Folder>,
     wanted: HashSet<BlockHash>,
+    /// As in `Files`.
+    only_wanted: bool,
     /// Those that were not looked at yet.
     files: Vec<(RelPath, FileContent)>,
     /// Blocks of a file of which a chunk list is wanted: the server may lack these too.
@@ -190,7 +197,7 @@ impl Finder {
             };
             let nodes = nodes_of(&content, &chunks);
             let is_wanted = |node: &Block| self.wanted.contains(&node.hash());
-            if self.named_by != Some(content.root.hash) && nodes.iter().any(is_wanted) {
+            if !self.only_wanted && self.named_by != Some(content.root.hash) && nodes.iter().any(is_wanted) {
                 self.named_by = Some(content.root.hash);
                 self.named =
                     nodes.iter().map(Block::hash).chain(chunks.iter().map(|chunk| chunk.hash)).collect();

@@ -19,6 +19,9 @@ pub const DELTA_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Packs of at most this many plain bytes are verified in place: a trip to the thread pool costs more.
 const VERIFY_HERE_BYTES_MAX: usize = 32 * 1024;
 
+/// What a device is told that tries to change something and may not.
+pub const READ_ONLY: Fault = Fault::Request(ErrorCode::ReadOnly, "this device may look and not change");
+
 /// Answers a poll: a page that fits a frame.
 pub async fn poll(
     session: &Session,
@@ -99,12 +102,33 @@ pub async fn put(session: &Session, count: u32, payload: Bytes) -> Result<Messag
     if usize::try_from(count).ok() != Some(sealed.len()) {
         return Err(WireError::Unexpected("number of blocks").into());
     }
+    let wanted = if session.guest.scope.read_only { Some(wanted(session).await?) } else { None };
     server.config.counters.blocks_received.add_len(sealed.len());
-    let Verified { blocks: verified, unopened, held: _held } = verify(session, sealed).await?;
+    let Verified { blocks: mut verified, unopened, held: _held } = verify(session, sealed).await?;
+    if let Some(wanted) = wanted {
+        let (asked, others): (Vec<_>, Vec<_>) =
+            verified.into_iter().partition(|block| wanted.contains(&block.hash()));
+        let others = others.iter().map(VerifiedBlock::hash).collect();
+        let missing = server.blocks.missing_in(Some(session.share), others).await;
+        // Two devices may bring the same: the second one's is here.
+        if missing.map_err(|error| server.storage_fault(error))?.contains(&true) {
+            return Err(READ_ONLY);
+        }
+        verified = asked;
+    }
     let hashes: Vec<BlockHash> = verified.iter().map(VerifiedBlock::hash).collect();
     server.blocks.lease(session.id, &hashes);
     server.blocks.put_in(Some(session.share), verified).await.map_err(|error| server.storage_fault(error))?;
     Ok(unopened.map_or(Message::Stored { count }, |bitmap| Message::Unopened { bitmap }))
+}
+
+/// What a device may bring that may not change anything: blocks that were lost here.
+async fn wanted(session: &Session) -> Result<HashSet<BlockHash>, Fault> {
+    let tended = session.server.config.tended.as_ref();
+    let store =
+        tended.map(|tended| &tended.store).filter(|store| !store.wanted().is_empty()).ok_or(READ_ONLY)?;
+    let wanted = store.wanted_in(session.share).await.map_err(|error| session.server.storage_fault(error))?;
+    Ok(wanted.into_iter().collect())
 }
 
 /// Sends blocks, in parts of about `PACK_BYTES_TARGET`, as they come from storage; against the bases that the client names

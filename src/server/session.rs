@@ -144,8 +144,7 @@ async fn open<R: AsyncRead + Unpin>(
     let id = server.session_id();
     let deltas = agreed.features & features::DELTAS != 0;
     let pushes = Arc::new(Backlog::new(server.config.pushes_max, server.config.push_bytes_max));
-    // Who may not put blocks cannot bring any back.
-    let repairs = agreed.features & features::REPAIR != 0 && !guest.scope.read_only;
+    let repairs = agreed.features & features::REPAIR != 0;
     let registered = Registry::add(server, share, id, pushes.clone(), repairs, deltas);
     let cursor_known = match &hello.cursor {
         Some(c) => server.journal.knows(share, c.journal, c.seq, c.chain).await.map_err(unavailable)?,
@@ -440,11 +439,8 @@ async fn answer(
     _in_flight: OwnedSemaphorePermit,
 ) -> Result<(), Fault> {
     let request = frame.request;
-    let changes = matches!(message, Message::Commit { .. } | Message::PutBlocks { .. });
     let result = match message {
-        _ if changes && session.guest.scope.read_only => {
-            Err(Fault::Request(ErrorCode::ReadOnly, "this device may look and not change"))
-        }
+        Message::Commit { .. } if session.guest.scope.read_only => Err(requests::READ_ONLY),
         Message::Ping => Ok(Message::Pong),
         Message::Poll { after, nodes_max, tombstones_after } => {
             requests::poll(&session, after, nodes_max, tombstones_after).await

@@ -5,7 +5,7 @@ use crate::support::disk::Folder;
 use crate::support::process::Outcome;
 use crate::support::sandbox::{Sandbox, is_root};
 use crate::support::world::{World, assert_equal, free_addr, wait_until};
-use crate::support::{DEADLINE, skipped};
+use crate::support::{DEADLINE, random_bytes, skipped};
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -235,6 +235,29 @@ fn a_read_only_device_receives_and_what_it_changes_stays_with_it() {
     world.sync(&a);
     assert!(!a.has("new"));
     assert_eq!(a.text("x"), "2");
+}
+
+/// It may be the only one that has what the server has lost.
+#[test]
+fn a_read_only_device_gives_back_what_the_server_has_lost_and_nothing_else() {
+    let mut world = World::new();
+    let (a, b, fresh) = (world.folder("a"), world.folder("b"), world.folder("fresh"));
+    // The list of its chunks has two levels.
+    a.write("large", random_bytes(1, 14_000_000));
+    a.write("small", "1");
+    world.sync(&a);
+    world.join(&b, &world.invite(&["--read-only"])).code(0);
+    world.once_joined(&b).code(0);
+    let addr = world.addr();
+    world.stop_server();
+    std::fs::remove_file(world.store().join("packs/00000001.pack")).unwrap();
+    world.serve_again(addr);
+    b.write("new", "mine");
+    world.once_joined(&b).code(3);
+    world.sync(&fresh);
+    assert_equal(&[&a, &fresh]);
+    let check = world.run(["check", "--store", &world.store_arg()]).code(0);
+    assert!(check.stderr.contains("clean"), "{check:?}");
 }
 
 /// Both kinds of what stays: a folder that cannot go for what is in it, and what this device may not send.
