@@ -35,6 +35,8 @@ mod prefixes;
 mod readers;
 #[path = "crash/recording.rs"]
 mod recording;
+#[path = "crash/repairs.rs"]
+mod repairs;
 #[path = "crash/samples.rs"]
 mod samples;
 #[path = "crash/scenario.rs"]
