@@ -500,6 +500,30 @@ fn the_scrub_finds_a_flipped_bit_and_goes_on_where_it_was() {
     run(store.put_many(vec![seal(&bent)])).unwrap();
     assert_eq!(store.wanted(), []);
     assert_eq!(held(&store, &[bent.hash()]), 1);
+    // The old copy is read again, and says nothing of the new one.
+    while !store.scrub(100_000).unwrap().pass_done {}
+    assert_eq!(store.wanted(), []);
+}
+
+/// The pack in which a pass had stopped was lost, and another one has its number.
+#[test]
+fn a_scrub_goes_on_from_no_place_in_the_middle_of_a_record() {
+    let (fixture, live, _) = Fixture::half_garbage(12);
+    fixture.store.close().unwrap();
+    for offset in [41, 1000, 40_000] {
+        let place = format!("at = \"1:{offset}\"\n");
+        std::fs::write(fixture.path().join("scrub"), place).unwrap();
+        let store = open(&fixture.path());
+        let (mut bytes, mut done) = (0, false);
+        while !done {
+            let step = store.scrub(20_000).unwrap();
+            assert_eq!(step.damaged, [], "from {offset}");
+            (bytes, done) = (bytes + step.bytes, step.pass_done);
+        }
+        assert!(bytes >= fixture.packs_bytes() * 95 / 100);
+        assert_eq!((store.wanted(), held(&store, &live)), (vec![], live.len()));
+        store.close().unwrap();
+    }
 }
 
 #[test]

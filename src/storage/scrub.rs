@@ -6,7 +6,7 @@
 
 use super::error::At;
 use super::inspect::{BATCH_BYTES, Seen};
-use super::pack_file::Place;
+use super::pack_file::{self, FILE_HEADER, Place, Step};
 use super::upkeep::Upkeep;
 use super::{Result, file, gc};
 use crate::model::BlockHash;
@@ -52,6 +52,7 @@ impl Scrub {
             Some(Place { pack: pack.parse().ok()?, offset: offset.parse().ok()? })
         });
         let end = upkeep.shared.packs.synced();
+        let place = place.filter(|place| is_between_records(upkeep, *place).unwrap_or(false));
         Self { at: place.unwrap_or_default(), fresh: end, samples: VecDeque::new(), unremembered: 0 }
     }
 
@@ -97,6 +98,29 @@ impl Scrub {
     }
 }
 
+/// True when a record may begin there. A pack that was lost may have given its number to another one since the place was
+/// written down, and from the middle of a record everything looks damaged.
+fn is_between_records(upkeep: &Upkeep, place: Place) -> Result<bool> {
+    if place.offset <= FILE_HEADER {
+        return Ok(true);
+    }
+    let path = upkeep.shared.packs.path(place.pack);
+    let opened = match std::fs::File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        opened => opened.at("open", &path)?,
+    };
+    let (mut found, from) = (false, u64::from(FILE_HEADER));
+    pack_file::walk(&opened, &path, place.pack, from, u64::MAX, &mut |step| {
+        let end = match step {
+            Step::Block(_, location) => location.end(),
+            Step::Gap { to, .. } => to,
+        };
+        found = end == u64::from(place.offset);
+        Ok(end < u64::from(place.offset))
+    })?;
+    Ok(found)
+}
+
 /// Reads packs from `from` to `until`, about `bytes_max`; returns how far it came.
 fn read(upkeep: &Upkeep, from: Place, until: Place, bytes_max: u64, step: &mut ScrubStep) -> Result<Place> {
     let mut at = from;
@@ -123,7 +147,8 @@ fn read(upkeep: &Upkeep, from: Place, until: Place, bytes_max: u64, step: &mut S
                 upkeep.shared.bend(number);
             }
             if let Seen::Bad(hash, location) = seen
-                && upkeep.index.block(&hash)? == Some(location)
+                // Not the index: a copy that came back is not there yet.
+                && upkeep.place(&hash)? == Some(location)
                 && upkeep.shared.mark_damaged(hash)
             {
                 step.damaged.push(hash);
