@@ -165,6 +165,7 @@ impl Session<'_> {
             folder: self.client.folder.clone(),
             counters: self.client.counters.clone(),
             inline: Arc::new(std::mem::take(&mut self.inline_in)),
+            fresh: Arc::default(),
             on_bytes: Arc::new(move |bytes| progress.add_bytes(bytes)),
         };
         for places in [first, equal] {

@@ -8,6 +8,7 @@
 
 use super::ClientError;
 use super::download::{Fetcher, REQUEST_BYTES, REQUESTS_MAX, Wanted, blocking, blocks_lost};
+use super::fresh::Fresh;
 use super::known;
 use super::reusable::{Reusable, Track};
 use crate::folder::Folder;
@@ -74,6 +75,7 @@ impl Fetcher {
         }
         let sketch = large.sketch.clone();
         let file = large.finish().await?;
+        self.fresh.add(file.handle(), &list);
         let fetcher = self.clone();
         blocking(self.folder.work(), move || {
             sketch.end(Some(&wanted.content.root.hash));
@@ -148,15 +150,16 @@ impl Large<'_> {
             let pairs = chunks.iter().map(|chunk| chunk.hash).zip(like);
             self.like.extend(pairs.filter(|(_, like)| *like != BlockHash::NONE));
         }
-        if self.reusable.is_empty() && self.fetcher.inline.is_empty() && !self.file.is_resumed() {
+        let Fetcher { inline, fresh, .. } = self.fetcher;
+        if self.reusable.is_empty() && inline.is_empty() && fresh.is_empty() && !self.file.is_resumed() {
             return self.lack(chunks).await;
         }
         self.make_room().await?;
         let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
         let sketch = self.sketch.clone();
         self.tasks.spawn(blocking(self.work(), move || {
-            let Fetcher { inline, counters, on_bytes, .. } = &fetcher;
-            let looking = Looking { inline, counters, on_bytes: &**on_bytes, sketch: &sketch };
+            let Fetcher { inline, fresh, counters, on_bytes, .. } = &fetcher;
+            let looking = Looking { inline, fresh, counters, on_bytes: &**on_bytes, sketch: &sketch };
             take_here(&looking, &file, &reusable, chunks)
         }));
         let absent = std::mem::take(&mut self.absent);
@@ -261,26 +264,27 @@ impl Large<'_> {
 /// What looking for chunks here needs of a [`Fetcher`].
 struct Looking<'a> {
     inline: &'a HashMap<BlockHash, Bytes>,
+    fresh: &'a Fresh,
     counters: &'a Counters,
     on_bytes: &'a dyn Fn(u64),
     sketch: &'a Kept,
 }
 
-/// Takes chunks from an interrupted download, an old file or a push, and returns those that are in none.
+/// Takes chunks from an interrupted download, an old file, one that was just fetched, or a push, and returns those that are in none.
 fn take_here(looking: &Looking<'_>, file: &StagedFile, reusable: &Reusable, chunks: Vec<ChunkRef>) -> Absent {
     let there = file.check(chunks.iter().map(|chunk| (chunk.offset, chunk.len, chunk.hash)))?;
     let (mut absent, mut buffer) = (Vec::new(), Vec::new());
     for (chunk, there) in chunks.into_iter().zip(there) {
         let len = u64::from(chunk.len);
         if !there {
-            let bytes = match reusable.read(&chunk, &mut buffer) {
-                Some(bytes) => {
-                    looking.counters.bytes_reused.add(len);
-                    Some(bytes)
-                }
-                None => looking.inline.get(&chunk.hash).map(|bytes| &**bytes),
-            };
-            let Some(bytes) = bytes else {
+            let here = reusable.read(&chunk, &mut buffer).is_some()
+                || looking.fresh.read(&chunk, &mut buffer).is_some();
+            let bytes = if here {
+                looking.counters.bytes_reused.add(len);
+                &*buffer
+            } else if let Some(bytes) = looking.inline.get(&chunk.hash) {
+                &**bytes
+            } else {
                 absent.push(chunk);
                 continue;
             };

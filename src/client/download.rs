@@ -1,9 +1,10 @@
 //! Downloading: from a node's content to a staged file whose bytes are verified.
 //!
-//! Bytes come from, in this order: blocks that rode in a push, a file here that holds the same, an interrupted download,
-//! the network. Small files are asked for by the hundred; [`assemble`](super::assemble) makes the large ones.
+//! Bytes come from an interrupted download, a file here that holds the same, a file fetched just before, blocks that rode in a
+//! push, or else the network. Small files are asked for by the hundred; [`assemble`](super::assemble) makes the large ones.
 
 use super::ClientError;
+use super::fresh::Fresh;
 use super::reusable::open_with;
 use super::sketching::Sketching;
 use crate::block::{Block, SealedBlock};
@@ -60,6 +61,8 @@ pub struct Fetcher {
     pub counters: Arc<Counters>,
     /// Blocks that came with pushes.
     pub inline: Arc<HashMap<BlockHash, Bytes>>,
+    /// Large files that came before.
+    pub fresh: Arc<Fresh>,
     /// Told about every byte that is there.
     pub on_bytes: Arc<dyn Fn(u64) + Send + Sync>,
 }

@@ -16,6 +16,7 @@ pub mod cycle;
 mod download;
 mod durable;
 mod error;
+mod fresh;
 mod greet;
 pub mod history;
 mod known;

@@ -38,7 +38,7 @@ pub struct StagedFile {
     id: NodeId,
     content: FileContent,
     name: Name,
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     /// An earlier run left it: it may hold other bytes than zeros where nothing was written yet.
     resumed: bool,
@@ -115,7 +115,7 @@ impl StagedFile {
         // Only the length: space is taken as bytes come, so that sparse files stay cheap.
         file.set_len(content.size).map_err(&failed)?;
         let path = folder.path.join(PRIVATE_DIR).join("stage");
-        Ok(Self { id, content: content.clone(), name, file, path, resumed })
+        Ok(Self { id, content: content.clone(), name, file: Arc::new(file), path, resumed })
     }
 
     /// True when an earlier run left something: [`StagedFile::check`] tells what of it is good.
@@ -200,6 +200,11 @@ impl StagedFile {
             at = stop;
         }
         Ok(true)
+    }
+
+    /// The open file, also when it is finished and in its place.
+    pub fn handle(&self) -> Arc<File> {
+        self.file.clone()
     }
 
     /// Sets mode and time, and makes it ready to be placed. The caller has verified the content.

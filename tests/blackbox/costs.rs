@@ -128,6 +128,22 @@ fn equal_files_made_at_once_come_once() {
     cost.at_most(35_000_000, 35_000_000);
 }
 
+/// None of them is there yet, so neither can be made from the other before it is fetched.
+#[test]
+fn files_made_at_once_that_share_most_of_their_bytes() {
+    let line = Line::with(|_| {});
+    let common = random_bytes(31, 4_000_000);
+    let cost = line.cost("3 files of 4.2 MB with 4.0 MB in common", |a| {
+        for n in 0..3 {
+            a.write(
+                format!("{n}"),
+                [random_bytes(40 + n, 100_000), common.clone(), random_bytes(50 + n, 100_000)].concat(),
+            );
+        }
+    });
+    cost.at_most(5_200_000, 5_200_000);
+}
+
 /// As an archive that is unpacked anew: the old folder goes and one like it comes, in one change.
 #[test]
 fn a_folder_replaced_by_one_with_the_same_files_elsewhere() {
