@@ -13,6 +13,7 @@ use super::frame::{EncodedFrame, FrameReader, FrameWriter};
 use super::handshake::{self, Agreed, Hello, REQUEST_BYTES_MIN, Welcome, features};
 use super::message::{Bitmap, Head, Message, Position};
 use super::outbox;
+use super::pace::Pace;
 use super::reply::{Changes, Committed, PartCheck, Want, nodes_as_sent};
 use super::waiting::{Answer, Shared, Waiter};
 use crate::block::{SealedBlock, pack};
@@ -114,6 +115,7 @@ struct Inner {
     in_flight: Arc<Semaphore>,
     in_flight_bytes_max: usize,
     wanted: Arc<Semaphore>,
+    puts: Pace,
     /// Reader and writer, aborted with the last handle.
     _tasks: JoinSet<()>,
 }
@@ -171,6 +173,7 @@ impl Connection {
             in_flight: Arc::new(Semaphore::new(in_flight_bytes_max)),
             in_flight_bytes_max,
             wanted: Arc::new(Semaphore::new(WANTED_BYTES_MAX)),
+            puts: Pace::default(),
             _tasks: tasks,
         };
         Ok((Self(Arc::new(inner)), Pushes(pushes)))
@@ -254,6 +257,7 @@ impl Connection {
     /// [`WireError::Unopened`]: some blocks must be sent without a base; the others were taken.
     pub async fn put(&self, blocks: &[SealedBlock]) -> Result<(), WireError> {
         let count = u32::try_from(blocks.len()).unwrap_or(u32::MAX);
+        let _under_way = self.0.puts.begin(blocks.iter().map(|block| block.payload.len() as u64).sum());
         match self.request(&Message::PutBlocks { count }, pack::encode(blocks)).await? {
             Message::Stored { count: stored } if stored == count => {
                 self.count_sent(blocks);
@@ -262,6 +266,11 @@ impl Connection {
             Message::Unopened { bitmap } => Err(self.unopened(&bitmap, blocks)),
             other => Err(self.violation(other.name())),
         }
+    }
+
+    /// How fast blocks are taken, as far as it is known.
+    pub fn put_bytes_per_second(&self) -> Option<u64> {
+        self.0.puts.bytes_per_second()
     }
 
     fn unopened(&self, bitmap: &Bitmap, blocks: &[SealedBlock]) -> WireError {

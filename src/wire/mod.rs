@@ -19,6 +19,7 @@ pub mod handshake;
 pub mod message;
 pub mod opening;
 pub mod outbox;
+pub mod pace;
 pub mod reply;
 pub mod tcp;
 pub mod tls;

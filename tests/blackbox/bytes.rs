@@ -5,7 +5,7 @@
 use crate::support::disk::Folder;
 use crate::support::line::Line;
 use crate::support::proxy::Proxy;
-use crate::support::world::World;
+use crate::support::world::{World, assert_equal};
 use crate::support::{random_bytes, text};
 use std::time::{Duration, Instant};
 
@@ -104,6 +104,23 @@ fn text_is_compressed() {
     assert!(bytes <= 2_000_000, "{bytes} bytes");
 }
 
+/// A network that everybody waits for is given less, for more work; both store the same.
+#[test]
+fn text_is_compressed_harder_for_a_slow_network() {
+    let world = World::new();
+    let proxy = Proxy::to(world.addr());
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    (0..150).for_each(|n| a.write(format!("{n}"), text(n, 120_000)));
+    proxy.slow_down(3_000_000);
+    world.once_at(&a, proxy.addr, &[]).outcome(crate::support::DEADLINE).code(0);
+    let cost = proxy.up();
+    eprintln!("18 MB of text up a slow line: {cost}");
+    world.sync(&b);
+    assert_equal(&[&a, &b]);
+    // 4.05 MB at the usual level.
+    assert!(cost <= 3_900_000, "{cost} bytes");
+}
+
 #[test]
 fn random_bytes_cost_little_more_than_themselves() {
     let line = Line::with(|_| {});
@@ -158,7 +175,7 @@ fn an_interrupted_upload_goes_on_where_it_was() {
     // What was in flight at each cut may be sent again.
     assert!(proxy.up() <= 40_000_000 + 3 * 6_000_000, "{} bytes up for 40 MB", proxy.up());
     world.sync(&b);
-    crate::support::world::assert_equal(&[&a, &b]);
+    assert_equal(&[&a, &b]);
 }
 
 #[test]
@@ -176,7 +193,7 @@ fn an_interrupted_download_goes_on_where_it_was() {
     proxy.mend();
     world.once_at(&b, proxy.addr, &[]).outcome(crate::support::DEADLINE).code(0);
     assert!(proxy.down() <= 40_000_000 + 3 * 6_000_000, "{} bytes down for 40 MB", proxy.down());
-    crate::support::world::assert_equal(&[&a, &b]);
+    assert_equal(&[&a, &b]);
 }
 
 #[test]

@@ -23,6 +23,8 @@ struct State {
     closed: AtomicBool,
     /// What the server says is not passed on.
     deaf: AtomicBool,
+    /// Bytes per second each way; 0: as fast as it goes.
+    pace: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -38,6 +40,7 @@ impl Proxy {
             cut_at: AtomicU64::new(u64::MAX),
             closed: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
+            pace: AtomicU64::new(0),
             streams: Mutex::new(Vec::new()),
         });
         let accepting = Arc::clone(&state);
@@ -98,6 +101,11 @@ impl Proxy {
         self.state.deaf.store(deaf, Ordering::SeqCst);
     }
 
+    /// Passes at most so many bytes a second each way from now on.
+    pub fn slow_down(&self, bytes_per_second: u64) {
+        self.state.pace.store(bytes_per_second, Ordering::SeqCst);
+    }
+
     /// Cuts the connections that are open now; new ones are let through.
     pub fn cut_now(&self) {
         self.state.cut();
@@ -140,6 +148,9 @@ impl State {
                 break;
             }
             count.fetch_add(got as u64, Ordering::SeqCst);
+            if let Some(micros) = (got as u64 * 1_000_000).checked_div(self.pace.load(Ordering::SeqCst)) {
+                thread::sleep(Duration::from_micros(micros));
+            }
             let passed = self.up.load(Ordering::SeqCst) + self.down.load(Ordering::SeqCst);
             if passed >= self.cut_at.load(Ordering::SeqCst) {
                 self.cut();
