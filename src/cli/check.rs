@@ -66,7 +66,9 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     }
     if report.wanted > 0 {
         line.push_str("; clients that hold what is missing are asked for it while the server runs");
-    } else if !args.repair {
+    } else if !args.repair
+        && report.findings.iter().any(|finding| !matches!(finding, Finding::Journal { .. }))
+    {
         line.push_str("; --repair puts right what it can");
     }
     Err(Failure::new(Exit::Damaged, line))

@@ -18,7 +18,7 @@ pub struct Place {
 
     /// Address of the hub [default: where the folder's invite leads, or 127.0.0.1:7420]
     #[arg(long, value_name = "ADDR:PORT", value_parser = sync::server, env = "DROPBLOCK_SERVER")]
-    server: Option<String>,
+    pub server: Option<String>,
 
     /// When to encrypt
     #[arg(long, value_name = "WHEN", default_value = "auto", env = "DROPBLOCK_TLS")]

@@ -148,7 +148,12 @@ async fn restore(args: &Args, voice: Voice) -> Result<Exit, Failure> {
         !report.steps.iter().any(|step| step.from.is_none() && step.to.as_ref() == Some(&wish.path));
     if wish.to.is_none() && was_there {
         let (folder, path) = (quoted(&args.place.folder), quoted(&args.path));
-        line.push_str(&format!("; undo: dropblock restore {folder} {path} --version {}", report.before));
+        let server = args.place.server.as_ref();
+        let server = server.map(|server| format!(" --server {server}")).unwrap_or_default();
+        line.push_str(&format!(
+            "; undo: dropblock restore {folder} {path} --version {}{server}",
+            report.before
+        ));
     }
     voice.say(&line);
     if alone {
@@ -176,14 +181,26 @@ fn told_lost(report: &Report) -> Exit {
 /// Files named of those that could not be restored.
 const LOST_SHOWN: usize = 20;
 
-/// A path as a shell takes it.
+/// A path as a shell takes it, whatever bytes it is made of.
 fn quoted(path: &Path) -> String {
-    let shown = escape(path.as_os_str().as_bytes());
+    let bytes = path.as_os_str().as_bytes();
+    // It would be taken for a flag.
+    let front = if bytes.starts_with(b"-") { "./" } else { "" };
     let plain = |c: char| c.is_alphanumeric() || "./-_+,:@%".contains(c);
-    if !shown.is_empty() && shown.chars().all(plain) {
-        shown
-    } else {
-        format!("'{}'", shown.replace('\'', "'\\''"))
+    match path.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => format!("{front}{text}"),
+        Some(text) if escape(bytes) == text => format!("'{front}{}'", text.replace('\'', "'\\''")),
+        _ => {
+            let mut quoted = format!("$'{front}");
+            for byte in bytes {
+                match byte {
+                    b'\'' | b'\\' => quoted.extend(['\\', char::from(*byte)]),
+                    b' '..=b'~' => quoted.push(char::from(*byte)),
+                    _ => quoted.push_str(&format!("\\x{byte:02x}")),
+                }
+            }
+            quoted + "'"
+        }
     }
 }
 
@@ -260,7 +277,21 @@ mod tests {
 
     #[test]
     fn the_way_back_can_be_pasted_into_a_shell() {
-        let shown = ["notes/a-1.txt", "my notes", "it's", "$(rm x)"].map(|path| quoted(Path::new(path)));
-        assert_eq!(shown, ["notes/a-1.txt", "'my notes'", "'it'\\''s'", "'$(rm x)'"]);
+        let paths = ["notes/a-1.txt", "my notes", "it's", "$(rm x)", "-dash", "- d", "a\\b", "a\nb", "ü"];
+        let shown = paths.map(|path| quoted(Path::new(path)));
+        let want = [
+            "notes/a-1.txt",
+            "'my notes'",
+            "'it'\\''s'",
+            "'$(rm x)'",
+            "./-dash",
+            "'./- d'",
+            "$'a\\\\b'",
+            "$'a\\x0ab'",
+            "ü",
+        ];
+        assert_eq!(shown, want);
+        let odd = std::ffi::OsStr::from_bytes(b"a'\xff");
+        assert_eq!(quoted(Path::new(odd)), "$'a\\'\\xff'");
     }
 }

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Run the hub: keep the store and serve clients.
 #[derive(Debug, clap::Args)]
@@ -57,12 +57,14 @@ const CONNECTIONS_MAX: u64 = 16_384;
 /// What is open beside connections: packs, index, journals, and strangers who have not said who they are.
 const FILES_BESIDE: u64 = 1024;
 
+/// How long a port that is in use is waited for.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted.
 const CONNECTIONS_WAIT: i32 = 1024;
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     // First the port: nothing is left behind when it is taken.
-    let socket = bind_any(&args.listen).map_err(|error| no_port(&args, &error))?;
+    let socket = take_port(&args.listen).map_err(|error| no_port(&args, &error))?;
     refuse_inside_ours(&args.store)?;
     // Whatever is written from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -93,6 +95,21 @@ fn place(text: &str) -> Result<String, String> {
     match port {
         Some(Ok(_)) => Ok(text.to_owned()),
         _ => Err("ADDR:PORT, for example 127.0.0.1:7420 or localhost:0".to_owned()),
+    }
+}
+
+/// A server that was killed an instant ago may still hold its port, as it may its lock.
+fn take_port(name: &str) -> std::io::Result<OwnedFd> {
+    let begun = Instant::now();
+    loop {
+        match bind_any(name) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < PORT_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done,
+        }
     }
 }
 
@@ -285,6 +302,10 @@ fn describe(problem: &Problem) -> String {
             format!("{} is damaged from byte {from} to {to}: blocks in it are lost", path.display())
         }
         Problem::MissingPack(path) => format!("{} is missing: blocks in it are lost", path.display()),
+        Problem::NoJournal(folder) => format!(
+            "{} is empty although there are blocks: all that was in the store is out of reach; stop, and put the journals back",
+            folder.display()
+        ),
         Problem::DamagedBlock(hash) => format!("block {hash} is damaged"),
         Problem::CutTail { path, bytes } => {
             format!("{}: {bytes} bytes of an unfinished write were cut off", path.display())

@@ -54,7 +54,11 @@ pub fn carry_out(folder: &Path, request: Request) -> Result<Reply, Refused> {
                 return Err(Failure::new(Exit::General, line).into());
             }
         },
-        Err(error @ (StorageError::Damaged { .. } | StorageError::JournalCut { .. })) => {
+        Err(
+            error @ (StorageError::Damaged { .. }
+            | StorageError::JournalCut { .. }
+            | StorageError::JournalMissing { .. }),
+        ) => {
             return Err(Refused::Damaged(causes(&error)));
         }
         Err(error) => return Err(Failure::new(Exit::General, causes(&error)).into()),

@@ -53,8 +53,18 @@ pub fn moment(text: &str) -> Result<Moment, String> {
         }
     };
     let time = time.ok_or("2h, 3d, \"2026-11-20 14:00\", or a time as in RFC 3339")?;
-    // The whole second or millisecond that was named has passed then.
-    u64::try_from(time.as_millisecond()).map(Moment::Time).map_err(|_| "a time after 1970".to_owned())
+    // The whole second or millisecond that was named has passed then: `log` shows seconds.
+    let rest_ms = if names_a_second(text) && time.as_millisecond() % 1000 == 0 { 999 } else { 0 };
+    u64::try_from(time.as_millisecond())
+        .map(|ms| Moment::Time(ms + rest_ms))
+        .map_err(|_| "a time after 1970".to_owned())
+}
+
+/// True for `…14:03:11` and not for `…14:03` or `…14:03:11.5`.
+fn names_a_second(text: &str) -> bool {
+    let time = text.get(10..).unwrap_or_default();
+    let time = time.split(['Z', 'z', '+', '-']).next().unwrap_or_default();
+    time.matches(':').count() == 2 && !time.contains('.')
 }
 
 /// `2026-11-20 14:03:11`, in the zone of this machine.
@@ -110,7 +120,12 @@ mod tests {
         assert_eq!(moment("2026-11-20T16:00:00.123+02:00"), Ok(Moment::Time(ms)));
         assert_eq!(rfc3339(ms), "2026-11-20T14:00:00.123Z");
         let local = moment("2026-11-20 14:00").unwrap();
-        assert_eq!(moment("2026-11-20T14:00:00"), Ok(local));
+        let Moment::Time(minute) = local else { panic!() };
+        // Everything that happened in the second that `log` shows.
+        assert_eq!(moment("2026-11-20T14:00:00"), Ok(Moment::Time(minute + 999)));
+        assert_eq!(moment("2026-11-20T14:00:00.000"), Ok(local));
+        assert_eq!(moment("2026-11-20T14:00:00Z"), Ok(Moment::Time(ms - 123 + 999)));
+        assert_eq!(moment("2026-11-20T16:00:00+02:00"), Ok(Moment::Time(ms - 123 + 999)));
         let Moment::Time(local) = local else { panic!() };
         assert_eq!(shown(local), "2026-11-20 14:00:00");
         assert!(matches!(moment("2026-11-20"), Ok(Moment::Time(_))));

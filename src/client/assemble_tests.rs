@@ -1,5 +1,6 @@
 //! Taking chunks from files that are here.
 
+use super::super::fresh::Fresh;
 use super::*;
 use crate::chunk::{V1, chunk_lengths};
 use crate::manifest::Builder;
@@ -50,8 +51,13 @@ impl World {
         let file = StagedFile::create(&self.folder, IdSource::new([1; 32]).node(), &content).unwrap();
         let counters = Counters::default();
         let sketch = Kept::begin(&self.folder, content.size);
-        let looking =
-            Looking { inline: &HashMap::new(), counters: &counters, on_bytes: &|_| {}, sketch: &sketch };
+        let looking = Looking {
+            inline: &HashMap::new(),
+            fresh: &Fresh::default(),
+            counters: &counters,
+            on_bytes: &|_| {},
+            sketch: &sketch,
+        };
         let absent = take_here(&looking, &file, &reusable, chunks).unwrap();
         let mut staged = vec![0; new.len()];
         file.read_at(0, &mut staged).unwrap();

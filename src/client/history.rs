@@ -62,11 +62,16 @@ pub enum HistoryError {
     /// The place for a copy is taken.
     #[error("{0} is there already; name a place that is free")]
     Exists(RelPath),
+    /// This device may not change the share.
+    #[error("this device may look and not change: restore on one that may")]
+    ReadOnly,
     /// Others change the same files all the time.
     #[error("{0} keeps changing; a part of it may be restored, run it again")]
     Restless(RelPath),
     /// The server does not hold the content, though it should.
-    #[error("the server does not hold what {0} was made of; run `dropblock check` on its store")]
+    #[error(
+        "the server does not hold what {0} was made of; a part may be restored, see `dropblock log`; run `dropblock check` on its store"
+    )]
     BlocksLost(RelPath),
 }
 

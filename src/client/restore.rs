@@ -3,10 +3,10 @@
 
 use super::history::{Historian, HistoryError, tree_of};
 use crate::model::past::{Found, Moment, PastNode};
-use crate::model::{IdSource, Name, Node, NodeId, Refusal, RelPath, Seq};
+use crate::model::{FileContent, IdSource, Name, Node, NodeId, Refusal, RelPath, Seq};
 use crate::reconcile::restore::{Place, Restore, Step, missing_folders, plan};
 use crate::tree::Tree;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Rounds in which nothing more could be committed before it is given up.
 const IDLE_ROUNDS_MAX: u32 = 5;
@@ -38,15 +38,15 @@ pub struct Report {
     /// What is to be done, or was.
     pub steps: Vec<Step>,
     /// Files that do not get the content that they had then: it is lost.
-    pub lost: Vec<RelPath>,
+    pub lost: BTreeSet<RelPath>,
 }
 
 /// What was at the path: the top, and all below it.
 struct Then {
     tree: Tree,
     top: NodeId,
-    /// Files whose content is lost, by path.
-    lost: BTreeMap<RelPath, NodeId>,
+    /// Files whose content is lost, or may be.
+    unkept: HashSet<NodeId>,
 }
 
 /// What is at the place now, and the steps that lead there.
@@ -60,20 +60,24 @@ struct Now {
 impl Historian {
     /// What a restore would do. Nothing is changed.
     pub async fn plan(&self, wish: &Wish, ids: &mut IdSource) -> Result<Report, HistoryError> {
+        if self.connection.welcome().is_read_only() {
+            return Err(HistoryError::ReadOnly);
+        }
         let found = self.point(wish).await?;
         let then = self.then(wish, found).await?;
-        let steps = self.steps(wish, &then, found, ids).await?;
-        Ok(Report { steps, ..Report::of(found, &then) })
+        let (steps, lost) = self.steps(wish, &then, found, ids).await?;
+        Ok(Report { steps, lost, ..Report::of(found) })
     }
 
     /// Restores. What others change meanwhile is looked at again.
     pub async fn restore(&self, wish: &Wish, ids: &mut IdSource) -> Result<Report, HistoryError> {
         let mut found = self.point(wish).await?;
         let then = self.then(wish, found).await?;
-        let mut report = Report::of(found, &then);
+        let mut report = Report::of(found);
         let mut idle = 0;
         while idle < IDLE_ROUNDS_MAX {
-            let steps = self.steps(wish, &then, found, ids).await?;
+            let (steps, lost) = self.steps(wish, &then, found, ids).await?;
+            report.lost.extend(lost);
             let (done, whole) = self.commit(wish, steps).await?;
             idle = if done.is_empty() { idle + 1 } else { 0 };
             report.steps.extend(done);
@@ -127,7 +131,7 @@ impl Historian {
     async fn then(&self, wish: &Wish, found: Found) -> Result<Then, HistoryError> {
         if wish.path.is_root() {
             let nodes = self.below(found.seq, NodeId::ROOT).await?;
-            return Then::new(NodeId::ROOT, nodes, wish);
+            return Ok(Then::new(NodeId::ROOT, &nodes));
         }
         let top = self.top(wish, found).await?;
         let id = top.node.id;
@@ -135,7 +139,7 @@ impl Historian {
         if nodes.iter().any(|top| top.node.state.as_ref().is_some_and(|state| state.kind.is_folder())) {
             nodes.extend(self.below(found.seq, id).await?);
         }
-        Then::new(id, nodes, wish)
+        Ok(Then::new(id, &nodes))
     }
 
     /// The node that the path means at that commit. What had the whole path then comes first; else what has the path now,
@@ -157,7 +161,10 @@ impl Historian {
         }
         candidates.retain(|past| past.node.state.is_some());
         let named = match wish.point {
-            Moment::Commit(version) => candidates.iter().position(|past| past.node.version == version),
+            // What had the path then is meant, whatever else that commit changed.
+            Moment::Commit(version) if was.len() < names.len() => {
+                candidates.iter().position(|past| past.node.version == version)
+            }
             _ => None,
         };
         if candidates.is_empty() {
@@ -177,7 +184,7 @@ impl Historian {
         then: &Then,
         found: Found,
         ids: &mut IdSource,
-    ) -> Result<Vec<Step>, HistoryError> {
+    ) -> Result<(Vec<Step>, BTreeSet<RelPath>), HistoryError> {
         let now = self.now(wish, found, ids).await?;
         let olds: Vec<NodeId> = then.tree.iter().map(|(id, _)| id).collect();
         let standing: HashMap<NodeId, Node> = match wish.to {
@@ -187,7 +194,7 @@ impl Historian {
                 nodes.into_iter().map(|(id, past)| (id, past.node)).collect()
             }
         };
-        let lost = then.lost.values().copied().collect();
+        let none = HashSet::new();
         let restore = Restore {
             then: &then.tree,
             top: then.top,
@@ -195,11 +202,20 @@ impl Historian {
             standing: &standing,
             place: now.place,
             copy: wish.to.is_some(),
-            lost: &lost,
+            lost: &none,
         };
+        let mut planned = plan(&restore, ids);
+        let lost: BTreeSet<RelPath> = then.lost_in(&planned, &now.tree).cloned().collect();
+        if let Some(path) = lost.first() {
+            let left = planned.len() - lost.len();
+            if !wish.partial || left == 0 {
+                return Err(HistoryError::NotKept { path: path.clone(), lost: lost.len(), left });
+            }
+            planned = plan(&Restore { lost: &then.unkept, ..restore }, ids);
+        }
         let mut steps = now.folders;
-        steps.extend(plan(&restore, ids));
-        Ok(steps)
+        steps.extend(planned);
+        Ok((steps, lost))
     }
 
     /// What is at the place now.
@@ -263,42 +279,43 @@ impl Historian {
 
 impl Report {
     /// Before anything is done.
-    fn of(found: Found, then: &Then) -> Self {
+    const fn of(found: Found) -> Self {
         Self {
             version: found.seq,
             time_ms: found.time_ms,
             before: found.head,
             steps: Vec::new(),
-            lost: then.lost.keys().cloned().collect(),
+            lost: BTreeSet::new(),
         }
     }
 }
 
 impl Then {
-    fn new(top: NodeId, nodes: Vec<PastNode>, wish: &Wish) -> Result<Self, HistoryError> {
-        let tree = tree_of(nodes.iter().map(|past| &past.node));
-        let lost = nodes.iter().filter(|past| !past.kept && past_has_content(past)).map(|past| past.node.id);
-        let lost: BTreeMap<RelPath, NodeId> =
-            lost.map(|id| (path_below(&tree, top, id, &wish.path), id)).collect();
-        let left = nodes.len() - lost.len();
-        match lost.first_key_value() {
-            Some((path, _)) if !wish.partial || left == 0 => {
-                Err(HistoryError::NotKept { path: path.clone(), lost: lost.len(), left })
-            }
-            _ => Ok(Self { tree, top, lost }),
-        }
+    fn new(top: NodeId, nodes: &[PastNode]) -> Self {
+        let unkept = nodes.iter().filter(|past| !past.kept && past_has_content(past));
+        let unkept = unkept.map(|past| past.node.id).collect();
+        Self { tree: tree_of(nodes.iter().map(|past| &past.node)), top, unkept }
+    }
+
+    /// Where steps bring back a content that is lost. What stands as it was needs none.
+    fn lost_in<'s>(&self, steps: &'s [Step], now: &Tree) -> impl Iterator<Item = &'s RelPath> {
+        let content_of = |tree: &Tree, id| tree.get(id).and_then(|node| node.state.kind.content().cloned());
+        let lost: HashSet<FileContent> =
+            self.unkept.iter().filter_map(|id| content_of(&self.tree, *id)).collect();
+        let needs = move |step: &Step, stands: Option<FileContent>| {
+            let content = step.change.state.as_ref().and_then(|state| state.kind.content());
+            content.is_some_and(|content| lost.contains(content) && stands.as_ref() != Some(content))
+        };
+        let steps = steps.iter().map(move |step| (step, content_of(now, step.change.id)));
+        steps
+            .filter(move |(step, stands)| needs(step, stands.clone()))
+            .filter_map(|(step, _)| step.to.as_ref())
     }
 }
 
 /// A folder or a link needs nothing that could be collected.
 fn past_has_content(past: &PastNode) -> bool {
     past.node.state.as_ref().is_some_and(|state| state.kind.content().is_some())
-}
-
-fn path_below(tree: &Tree, top: NodeId, id: NodeId, path: &RelPath) -> RelPath {
-    let names: Vec<&Name> =
-        tree.upwards(id).take_while(|(at, _)| *at != top).map(|(_, node)| &node.state.name).collect();
-    names.iter().rev().fold(path.clone(), |path, name| path.join(name))
 }
 
 /// What the steps do, counted: made, changed, moved, deleted.

@@ -78,6 +78,8 @@ enum Origin {
     Unsaid,
     /// It is a copy, came back from a backup, or was moved to another disk: its files have other inodes.
     Elsewhere,
+    /// There is a state, and no file that says of which version and where: it is believed as little as that of a copy.
+    Lost,
 }
 
 /// A folder that is open for syncing, locked against a second client.
@@ -364,6 +366,10 @@ fn check_version(path: &Path, private: &Dir, here: Identity) -> Result<Origin, F
     let fail = |error| FolderError::from_io("read", full.as_path(), error);
     let name = names::own("version").map_err(fail)?;
     let Some((file, _)) = private.open_file(&name).map_err(fail)? else {
+        let state = names::own("state").map_err(fail)?;
+        if private.meta_if_there(&state).map_err(fail)?.is_some() {
+            return Ok(Origin::Lost);
+        }
         let written = write_version(private, here);
         return written
             .map(|()| Origin::Here)

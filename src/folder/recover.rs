@@ -44,7 +44,11 @@ impl Folder {
     /// True in a copy of a synced folder, or one that came back from a backup, until [`Folder::recover`]. Not on filesystems
     /// that give out other inodes each time: there every start would look like it.
     pub fn is_copied(&self) -> bool {
-        self.origin == super::Origin::Elsewhere && self.root.keeps_inodes()
+        match self.origin {
+            super::Origin::Here | super::Origin::Unsaid => false,
+            super::Origin::Elsewhere => self.root.keeps_inodes(),
+            super::Origin::Lost => true,
+        }
     }
 
     /// Cleans up after an earlier run, before the first scan. `now_ns` is the wall clock and decides only about the

@@ -8,6 +8,7 @@
 //! What counts is what versions need: a pack that is gone, or bytes that are bent, are findings as long as any version lacks
 //! something, and harmless when none does.
 
+use super::finding::Finding;
 use super::inspect::{BATCH_BYTES, Seen};
 use super::journal::Replayed;
 use super::pack_file::{self, FILE_HEADER, Location, Place};
@@ -33,70 +34,6 @@ pub struct CheckOptions {
     pub repair: bool,
     /// Rest between two steps.
     pub gentle: bool,
-}
-
-/// One thing that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Finding {
-    /// A journal cannot be read.
-    Journal {
-        /// Its file, and what is wrong.
-        text: String,
-    },
-    /// A pack is gone.
-    PackMissing {
-        /// Its number.
-        pack: u32,
-    },
-    /// Bytes of a pack are no records.
-    PackDamaged {
-        /// Its number.
-        pack: u32,
-        /// First byte.
-        from: u64,
-        /// First byte after them.
-        to: u64,
-    },
-    /// A block is not what was written, or not there.
-    Block {
-        /// Its address.
-        hash: BlockHash,
-        /// Where it should be; `None` when nothing says.
-        place: Option<(u32, u32)>,
-    },
-    /// A version of a file cannot be read as a whole.
-    Version {
-        /// The share.
-        share: String,
-        /// The path, escaped for a terminal.
-        path: String,
-        /// The version.
-        version: Seq,
-        /// It is what the share has now.
-        current: bool,
-        /// Blocks of it that are damaged or missing.
-        blocks: u64,
-    },
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Journal { text } => f.write_str(text),
-            Self::PackMissing { pack } => write!(f, "pack {pack}: missing"),
-            Self::PackDamaged { pack, from, to } => {
-                write!(f, "pack {pack}: bytes {from} to {to} are damaged")
-            }
-            Self::Block { hash, place: Some((pack, offset)) } => {
-                write!(f, "block {hash}: damaged or missing (pack {pack}, byte {offset})")
-            }
-            Self::Block { hash, place: None } => write!(f, "block {hash}: missing"),
-            Self::Version { share, path, version, current, blocks } => {
-                let what = if *current { "current" } else { "replaced" };
-                write!(f, "{share}: {path}: {what} version {version} lacks {blocks} blocks")
-            }
-        }
-    }
 }
 
 /// What a check found and did.
@@ -308,6 +245,10 @@ impl Check<'_> {
         let (bad, count) = (&mut self.bad, &mut self.report.blocks);
         self.upkeep.each_block(&mut |hash, location| {
             *count += 1;
+            if location.place >= limit {
+                // Appended since the packs were listed.
+                return;
+            }
             let (pack, from) = (location.place.pack, u64::from(location.place.offset));
             let inside = packs.get(&pack).is_some_and(|len| location.end() <= *len);
             let in_gap = gaps
@@ -317,8 +258,6 @@ impl Check<'_> {
                 bad.insert(hash, Some((pack, location.place.offset)));
             }
         })?;
-        // A pack may have been begun since the list was made.
-        bad.retain(|_, place| place.is_none_or(|(pack, _)| packs.contains_key(&pack) || pack <= limit.pack));
         Ok(())
     }
 
@@ -337,8 +276,16 @@ impl Check<'_> {
         let cutoff_ms = self.upkeep.now_ms().saturating_sub(self.upkeep.shared.keep_ms);
         let contents = match self.upkeep.contents(cutoff_ms, &self.brake) {
             Ok(contents) => contents,
+            Err(error @ super::StorageError::NoJournal(_)) => {
+                self.report.find(Finding::Journal { text: error.to_string() });
+                return Ok(());
+            }
             Err(error @ super::StorageError::Damaged { .. }) => {
                 self.report.find(Finding::Journal { text: error.to_string() });
+                let doubted = self.upkeep.on_writer(|writer| mend::doubt_journals(writer));
+                if let Err(error @ super::StorageError::Damaged { .. }) = doubted {
+                    self.upkeep.shared.fail(error);
+                }
                 return Ok(());
             }
             Err(error) => return Err(error),

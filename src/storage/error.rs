@@ -56,6 +56,11 @@ pub enum StorageError {
         /// The last commit the index saw.
         seen: Seq,
     },
+    /// There are blocks, and no journal that says what they belong to.
+    #[error(
+        "{0} is empty although there are blocks: put the journals back; nothing is collected without them"
+    )]
+    NoJournal(PathBuf),
     /// A block is not what was written. Others are not affected.
     #[error("block {hash} is damaged ({path} at byte {offset})")]
     DamagedBlock {

@@ -53,10 +53,10 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Brings what was written to disk. Fails also when the file has no name any more: what is in it is gone when it is closed.
-pub fn sync_named(file: &File) -> io::Result<()> {
+/// Brings what was written to disk. Fails also when the file is not at its path any more: nobody will find what is in it.
+pub fn sync_named(file: &File, path: &Path) -> io::Result<()> {
     file.sync_data()?;
-    if is_nameless(file)? {
+    if is_nameless(file, path)? {
         return Err(removed());
     }
     Ok(())
@@ -67,9 +67,19 @@ pub fn removed() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it")
 }
 
-/// True when an open file was removed, or another one put in its place.
-pub fn is_nameless(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.nlink() == 0)
+/// True when an open file was removed or moved away, or another one put in its place.
+pub fn is_nameless(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok(identity(&named) != identity(&open)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Which file it is, whatever its name.
+pub fn identity(of: &std::fs::Metadata) -> (u64, u64) {
+    (of.dev(), of.ino())
 }
 
 /// Writes a whole file so that it is there completely or not at all: temporary file, sync, rename, sync of the folder.

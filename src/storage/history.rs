@@ -12,7 +12,7 @@ use super::sled::{CommitInfo, Index};
 use super::timeline::Timeline;
 use super::{BoxFuture, Result, ShareId, file};
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
-use crate::model::{FileContent, Name, Node, NodeId, Seq};
+use crate::model::{BlockHash, FileContent, Name, Node, NodeId, Seq};
 use std::path::Path;
 
 /// Keep time when nobody said another: 30 days, ms.
@@ -50,18 +50,27 @@ pub fn read_keep(home: &Path) -> Result<u64> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(KEEP_MS_DEFAULT),
         other => other.at("read", &path)?,
     };
-    let value = text.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        let value = value.trim().strip_prefix('"')?.strip_suffix('"')?;
-        (key.trim() == "keep_ms").then(|| value.parse().ok())?
-    });
-    value.ok_or(StorageError::Damaged { path, offset: 0 })
+    let value = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == wanted).then(|| value.trim().strip_prefix('"')?.strip_suffix('"'))?
+        })
+    };
+    let keep_ms: Option<u64> = value("keep_ms").and_then(|value| value.parse().ok());
+    // A digit that is another one would throw away what is to be kept. Older files have no sum.
+    let is_said = |keep_ms: &u64| value("sum").is_none_or(|sum| sum == keep_sum(*keep_ms));
+    keep_ms.filter(is_said).ok_or(StorageError::Damaged { path, offset: 0 })
+}
+
+fn keep_sum(keep_ms: u64) -> String {
+    BlockHash::of(keep_ms.to_string().as_bytes()).to_hex().chars().take(16).collect()
 }
 
 /// Remembers another keep time, durably.
 pub fn write_keep(home: &Path, keep_ms: u64) -> Result<()> {
     let text = format!(
-        "# How long replaced versions stay restorable; set by `dropblock serve --keep`.\nkeep_ms = \"{keep_ms}\"\n"
+        "# How long replaced versions stay restorable; set by `dropblock serve --keep`.\nkeep_ms = \"{keep_ms}\"\nsum = \"{}\"\n",
+        keep_sum(keep_ms)
     );
     file::write_whole(home, KEEP_FILE, text.as_bytes()).at("write", &home.join(KEEP_FILE))
 }
@@ -225,6 +234,14 @@ mod tests {
         assert_eq!(read_keep(folder.path()).unwrap(), KEEP_MS_DEFAULT);
         write_keep(folder.path(), 0).unwrap();
         assert_eq!(read_keep(folder.path()).unwrap(), 0);
+        write_keep(folder.path(), 8_000_000).unwrap();
+        let bytes = std::fs::read(folder.path().join(KEEP_FILE)).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut bent = bytes.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(folder.path().join(KEEP_FILE), bent).unwrap();
+            assert!(matches!(read_keep(folder.path()), Ok(8_000_000) | Err(_)), "bit {bit}");
+        }
         for text in ["", "keep_ms = \"-1\"\n", "keep_ms = 5\n"] {
             std::fs::write(folder.path().join(KEEP_FILE), text).unwrap();
             assert!(matches!(read_keep(folder.path()), Err(StorageError::Damaged { .. })), "{text:?}");

@@ -197,6 +197,11 @@ impl JournalFile {
         let mut bytes = Vec::with_capacity(group.len() + record::HEADER_BYTES);
         record::append(&mut bytes, group).ok_or(StorageError::CommitTooLarge)?;
         let at = self.len;
+        let found = self.file.metadata().at("look at", &self.path)?.len();
+        if found != at {
+            let cut = std::io::Error::other(format!("somebody changed it: {found} bytes long, not {at}"));
+            return Err(StorageError::Io { what: "go on with", path: self.path.clone(), source: cut });
+        }
         if let Err(error) = self.file.write_all_at(&bytes, at).at("write", &self.path) {
             if matches!(error, StorageError::Full(_)) {
                 self.file.set_len(at).map_err(|source| StorageError::Io {
@@ -208,7 +213,7 @@ impl JournalFile {
             return Err(error);
         }
         // Not `at`: a sync that fails is never survived, not even for want of room.
-        file::sync_named(&self.file).map_err(|source| StorageError::Io {
+        file::sync_named(&self.file, &self.path).map_err(|source| StorageError::Io {
             what: "sync",
             path: self.path.clone(),
             source,

@@ -6,6 +6,7 @@
 //! garbage collection (`sweep`), except that nothing goes but the bytes that are no blocks, and these are set aside.
 
 use super::check::{self, CheckOptions};
+use super::journal::JournalFile;
 use super::packs::Packs;
 use super::shared::{Problem, Shared};
 use super::sled::Index;
@@ -134,6 +135,22 @@ fn forget_absent(shared: &Shared) {
     let wanted: BTreeSet<BlockHash> = shared.wanted().into_iter().collect();
     shared.absent.lock().unwrap_or_else(PoisonError::into_inner).retain(|hash, _| wanted.contains(hash));
     shared.follow.lock().unwrap_or_else(PoisonError::into_inner).forget();
+}
+
+/// On the storage thread, while nothing is appended: reads the journals again after one was found damaged. What would be
+/// acknowledged from here on would be in a file that the next start refuses.
+///
+/// # Errors
+/// [`Damaged`](super::StorageError::Damaged) when it is so.
+pub fn doubt_journals(writer: &Writer) -> Result<()> {
+    for (share, journal) in &writer.journals {
+        let path = journal.path();
+        let read = JournalFile::open(path, writer.store)?.replay(&mut |_| Ok(()))?;
+        if read.head != writer.shared.head(*share) {
+            return Err(super::StorageError::Damaged { path: path.to_owned(), offset: read.len });
+        }
+    }
+    Ok(())
 }
 
 /// Notes packs that are gone, while nothing lacks: from then on nobody is told of them.

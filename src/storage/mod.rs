@@ -29,6 +29,7 @@ mod content;
 mod direct;
 mod error;
 mod file;
+mod finding;
 mod follow;
 mod gc;
 #[cfg(test)]
@@ -66,9 +67,10 @@ mod writer;
 #[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod conformance;
 
-pub use check::{CheckOptions, CheckReport, Finding};
+pub use check::{CheckOptions, CheckReport};
 pub use error::StorageError;
 pub use file::write_whole as write_private;
+pub use finding::Finding;
 pub use gc::{GcOptions, PackPlan, Sums};
 pub use history::History;
 pub use memory::MemoryStore;

@@ -171,7 +171,8 @@ impl Packs {
             return Ok(false);
         }
         let path = self.path(end.pack);
-        let nameless = self.handle(end.pack).and_then(|file| file::is_nameless(&file).at("look at", &path));
+        let nameless =
+            self.handle(end.pack).and_then(|file| file::is_nameless(&file, &path).at("look at", &path));
         let lost = match nameless {
             Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => true,
             other => other?,
@@ -224,7 +225,7 @@ impl Packs {
             return Ok(synced);
         }
         let path = self.path(end.pack);
-        let done = self.handle(end.pack).and_then(|file| file::sync_named(&file).at("sync", &path));
+        let done = self.handle(end.pack).and_then(|file| file::sync_named(&file, &path).at("sync", &path));
         if let Err(error) = done {
             return Err(failure.set(error));
         }

@@ -235,20 +235,16 @@ impl Reader {
         let found = found.and_then(|floor| timeline::look(&line, floor, at.min(head), look, max));
         drop(gate);
         let mut found = found.map_err(|error| self.shared.fail(error))?;
-        self.mark_lacking_nodes(share, &mut found).map_err(|error| self.fatal_if_index(error))?;
+        self.mark_lacking_nodes(&mut found).map_err(|error| self.fatal_if_index(error))?;
         Ok(found)
     }
 
-    fn mark_lacking_nodes(&self, share: ShareId, found: &mut Seen) -> Result<()> {
+    fn mark_lacking_nodes(&self, found: &mut Seen) -> Result<()> {
         let Some(mut lacking) = Lacking::new(&self.shared, &self.index) else { return Ok(()) };
         for past in found.nodes.iter_mut().filter(|past| past.kept) {
             let content = past.node.state.as_ref().and_then(|state| state.kind.content());
             let Some(content) = content else { continue };
-            // What stands is not brought back, and must not keep the rest of a folder from it.
-            let stands = self.index.node(share, past.node.id)?.and_then(|node| node.state);
-            if stands.as_ref().and_then(|state| state.kind.content()) != Some(content) {
-                past.kept = !lacking.is_lacking(content)?;
-            }
+            past.kept = !lacking.is_lacking(content)?;
         }
         Ok(())
     }

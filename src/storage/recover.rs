@@ -289,6 +289,9 @@ impl Recovery<'_> {
                 self.report(Problem::MissingPack(packs::path(&self.home.packs(), number)));
             }
         }
+        if self.journals.is_empty() && packs.values().any(|len| *len > u64::from(FILE_HEADER)) {
+            self.report(Problem::NoJournal(self.home.journals()));
+        }
         let mut end = Place::default();
         let mut start_new_pack = false;
         let mut batches = Batches { index, blocks: Vec::new(), count: 0 };

@@ -56,6 +56,8 @@ pub enum Problem {
     },
     /// A pack that was there is gone.
     MissingPack(PathBuf),
+    /// There are blocks and no journal in this folder: nothing says what they belong to.
+    NoJournal(PathBuf),
     /// A block was found damaged when it was read.
     DamagedBlock(BlockHash),
     /// The end of a file that was being written when the process or the machine stopped. It was never acknowledged.

@@ -31,7 +31,6 @@ use super::{
 };
 use crate::block::{SealedBlock, VerifiedBlock};
 use crate::model::{BlockHash, ChainHash, IdSource, JournalId, Seq, SessionId, StoreId};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,8 +96,7 @@ pub struct Store {
     upkeep: Mutex<Option<Upkeep>>,
     scrub: Mutex<Option<Scrub>>,
     wanted_on_disk: Mutex<Vec<BlockHash>>,
-    /// Packs that were there at the last look.
-    seen_packs: Mutex<BTreeSet<u32>>,
+    seen_files: Mutex<lacks::SeenFiles>,
 }
 
 #[derive(Debug)]
@@ -214,7 +212,7 @@ impl Store {
             upkeep: Mutex::new(Some(upkeep)),
             scrub: Mutex::default(),
             wanted_on_disk: Mutex::new(on_disk.into_iter().collect()),
-            seen_packs: Mutex::default(),
+            seen_files: Mutex::default(),
         }))
     }
 

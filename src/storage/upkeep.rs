@@ -8,7 +8,7 @@ use super::error::StorageError;
 use super::inbox::{Job, Work};
 use super::journal::{JournalFile, Replayed, Title};
 use super::mark::{Marked, Unreadable};
-use super::pack_file::Location;
+use super::pack_file::{FILE_HEADER, Location};
 use super::shared::Shared;
 use super::sled::Index;
 use super::writer::{Writer, locate};
@@ -137,7 +137,11 @@ impl Upkeep {
     pub fn contents(&self, cutoff_ms: u64, brake: &Brake) -> Result<Contents> {
         let mut contents = Contents::default();
         let mut since = Instant::now();
-        for (title, journal) in self.journals()? {
+        let journals = self.journals()?;
+        if journals.is_empty() && self.packs()?.values().any(|len| *len > u64::from(FILE_HEADER)) {
+            return Err(StorageError::NoJournal(self.shared.path.join("journal")));
+        }
+        for (title, journal) in journals {
             let mut current: HashMap<NodeId, FileContent> = HashMap::new();
             let mut time_max_ms = 0;
             let (before, collected) = (self.shared.head(title.share), self.shared.collected(title.share));

@@ -137,6 +137,57 @@ fn a_version_of_which_the_server_lacks_blocks_is_not_restored() {
     assert_eq!(a.read("large"), edited);
 }
 
+/// The node that a commit changed is not what had its path then.
+#[test]
+fn what_had_the_path_at_a_version_is_meant_and_the_printed_undo_brings_it_back() {
+    let world = World::new();
+    let a = world.folder("a");
+    a.write("p", "old");
+    world.sync(&a);
+    let first = latest(&world, &a, ".");
+    a.rename("p", "q");
+    a.write("p/other", "precious");
+    world.sync(&a);
+    a.rename("q", "p/x");
+    let before = world.sync_all(&[&a]);
+    let said = ask(&world, "restore", &a, &["p", "--version", &first]).code(0).stderr;
+    assert_eq!(a.text("p"), "old");
+    let undo = said.rsplit("--version ").next().unwrap().split_whitespace().next().unwrap().to_owned();
+    restore(&world, &a, &["p", "--version", &undo]);
+    assert_eq!(before.difference(&a.tree()), None);
+}
+
+/// A content that stands somewhere and lacks blocks cannot be given to another file. Nothing is changed before that is known.
+#[test]
+fn a_restore_that_would_copy_what_is_lost_changes_nothing() {
+    let mut world = World::new();
+    let (a, m) = (world.folder("a"), world.folder("m"));
+    a.write("d/x", "equal content");
+    a.write("d/y", "equal content");
+    world.sync(&a);
+    let first = latest(&world, &a, ".");
+    a.mkdir("e");
+    a.rename("d/x", "e/x");
+    world.sync(&a);
+    a.write("d/new", "new");
+    world.sync(&a);
+    world.stop_server();
+    std::fs::remove_file(world.store().join("packs/00000001.pack")).unwrap();
+    m.write("d/new", "new");
+    world.serve();
+    world.once(&m).code(3);
+    let head = latest(&world, &m, ".");
+    for args in [
+        &["d", "--version", &first][..],
+        &["d", "--version", &first, "-n"],
+        &["d", "--version", &first, "--to", "d3"],
+    ] {
+        let line = ask(&world, "restore", &m, args).code(1).stderr;
+        assert!(line.contains("not kept any more"), "{args:?}: {line}");
+    }
+    assert_eq!(latest(&world, &m, "."), head);
+}
+
 #[test]
 fn a_deleted_file_and_a_deleted_folder_come_back() {
     let world = World::new();

@@ -181,6 +181,21 @@ fn truncated_state_deletes_nothing() {
     assert_eq!(before.difference(&late.tree()), None, "truncated state changed the share");
 }
 
+/// Nobody says of which format or which folder the rest of it is.
+#[test]
+fn a_state_without_its_version_file_is_not_trusted() {
+    let story = Story::new(Mode::Once, 2);
+    story.folders[0].many("d", 20);
+    let before = story.settle();
+    fs::remove_file(story.folders[1].join(".dropblock/version")).unwrap();
+    story.folders[1].remove("d/file-000001");
+    story.world.once(&story.folders[1]).code(0);
+    assert_eq!(story.settle().names(), before.names());
+    // It is written anew, and the folder is like any other.
+    story.folders[1].remove("d/file-000002");
+    assert!(!story.settle().has("d/file-000002"));
+}
+
 #[test]
 fn a_folder_moved_with_its_state_goes_on() {
     let mut story = Story::new(Mode::Once, 2);

@@ -5,6 +5,7 @@ use crate::support::disk::Folder;
 use crate::support::world::{World, assert_equal};
 use crate::support::{DEADLINE, LONG_DEADLINE, random_bytes};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The list of its chunks has two levels.
@@ -248,12 +249,115 @@ fn a_journal_that_vanishes_ends_the_server_and_is_missed_from_its_first_commit_o
         let ended = world.server().process.outcome(DEADLINE);
         assert!(ended.code(1).stderr.contains(journal.to_str().unwrap()));
         for args in [&["--quick"][..], &[]] {
-            let said = tend(&world, "check", args).code(1).stderr;
+            let said = tend(&world, "check", args).code(2).stdout;
             assert!(said.contains("is missing") && said.contains("put it back"), "{said}");
         }
         let (store, addr) = (world.store().to_owned(), world.addr());
         assert!(world.try_serve(&store, addr).err().unwrap().stderr.contains("is missing"));
     }
+}
+
+/// Somebody keeps another name of the old file, or moves it away: it can still be written, and nobody will look there.
+#[test]
+fn a_journal_or_pack_that_is_replaced_by_a_copy_is_missed_although_the_old_one_has_a_name() {
+    for kind in ["journal", "packs"] {
+        let mut world = World::new();
+        let a = world.folder("a");
+        a.write("f", random_bytes(1, 50_000));
+        world.sync(&a);
+        let folder = world.store().join(kind);
+        let is_one = |path: &PathBuf| path.extension().is_some_and(|e| e == "journal" || e == "pack");
+        let one = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).find(is_one).unwrap();
+        let aside = world.path().join("aside");
+        fs::rename(&one, &aside).unwrap();
+        fs::copy(&aside, &one).unwrap();
+        a.write("g", random_bytes(2, 50_000));
+        let code = world.once(&a).code;
+        if kind == "journal" {
+            assert_ne!(code, Some(0));
+            world.server().process.outcome(DEADLINE).code(1);
+        } else {
+            wait_long("synced", || world.once(&a).code == Some(0));
+            world.stop_server();
+        }
+        fs::remove_file(&aside).unwrap();
+        world.serve();
+        world.sync(&a);
+        assert_served(&world, &a, "b");
+        assert_clean(&world);
+    }
+}
+
+/// What would be acknowledged would be in a file that the next start refuses.
+#[test]
+fn a_journal_that_is_cut_or_bent_under_its_server_takes_no_more_commits() {
+    for bent in [false, true] {
+        let mut world = World::new();
+        let a = world.folder("a");
+        for n in 0..6 {
+            a.write(format!("{n}"), format!("{n}"));
+            world.sync(&a);
+        }
+        let journals = world.store().join("journal");
+        let journal = fs::read_dir(&journals).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = fs::read(&journal).unwrap();
+        let middle = bytes.len() / 2;
+        if bent {
+            bytes[middle] ^= 1;
+            let file = fs::File::options().write(true).open(&journal).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+            let found = tend(&world, "check", &["--quick"]).code(2);
+            assert!(found.stdout.contains(".journal"), "{found:?}");
+        } else {
+            fs::File::options().write(true).open(&journal).unwrap().set_len(middle as u64).unwrap();
+            a.write("late", "late");
+            world.once(&a).code_in(&[1, 30]);
+        }
+        let ended = world.server().process.outcome(DEADLINE).code(1);
+        assert!(ended.stderr.contains(".journal"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_store_with_blocks_and_no_journal_is_not_clean_and_nothing_is_collected() {
+    let (mut world, a) = filled();
+    fs::remove_dir_all(world.store().join("journal")).unwrap();
+    fs::remove_dir_all(world.store().join("db")).unwrap();
+    let found = tend(&world, "check", &[]).code(2);
+    assert!(found.stdout.contains("put the journals back"), "{found:?}");
+    let bytes = packs_bytes(&world);
+    assert!(tend(&world, "gc", &["--grace", "0s"]).code(1).stderr.contains("put the journals back"));
+    assert_eq!(packs_bytes(&world), bytes);
+    // Whoever has something makes a new share of it.
+    world.serve();
+    let state = a.join(".dropblock/state");
+    fs::remove_file(state).unwrap();
+    world.once(&a).code_in(&[0, 1]);
+}
+
+/// Packs were listed before everything was read, and what came meanwhile counted as missing.
+#[test]
+fn a_check_beside_clients_that_write_is_content() {
+    let (mut world, a) = filled();
+    world.serve();
+    let b = world.folder("b");
+    b.write("large", random_bytes(77, 40_000_000));
+    world.sync(&b);
+    let client = world.live(&a);
+    for round in 0..8 {
+        let which = world.store().to_str().unwrap().to_owned();
+        let mut check = world.command(["check", "--store", &which]);
+        let check = std::thread::spawn(move || check.output().unwrap());
+        let mut n = 0;
+        while !check.is_finished() {
+            n += 1;
+            a.write(format!("new-{round}-{n}"), random_bytes(1000 * round + n, 200_000));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = check.join().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    client.stop();
 }
 
 /// What nobody has any more stays on the list, and so does the pack that it was in.

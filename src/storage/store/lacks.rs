@@ -6,10 +6,18 @@ use crate::storage::inbox::{Job, Work};
 use crate::storage::mend::{self, Mended};
 use crate::storage::upkeep::Brake;
 use crate::storage::{Result, ShareId, StorageError, file, follow, gone, packs};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
+
+/// Which files had the names of packs and journals at the last look: device and inode.
+#[derive(Debug, Default)]
+pub struct SeenFiles {
+    journals: BTreeMap<PathBuf, (u64, u64)>,
+    packs: BTreeMap<u32, (u64, u64)>,
+}
 
 impl Store {
     /// Blocks that versions need and that are damaged or missing, as far as is known: whoever holds one may put it.
@@ -42,36 +50,61 @@ impl Store {
         Ok(())
     }
 
-    /// Looks whether packs and journals still have their names: one listing and one look for each share. What was in a pack
-    /// that is gone is looked for by the next [`mend`](Self::mend).
+    /// Looks whether packs and journals are still what has their names: one listing, and one look for each. What was in a pack
+    /// that is gone or another one is looked for by the next [`mend`](Self::mend).
     ///
     /// # Errors
-    /// A journal that is gone is fatal, and so is the folder of the packs: what is written there, nobody could find.
+    /// A journal that is gone or another one is fatal, and so is a missing folder of packs: what is written there, nobody could find.
     pub fn look_at_files(&self) -> Result<()> {
         let shared = &self.shared;
         shared.failure.check()?;
-        let names: Vec<String> = {
+        let journals: Vec<PathBuf> = {
             let heads = shared.heads.read().unwrap_or_else(PoisonError::into_inner);
-            heads.keys().map(|share| format!("{}.journal", share.to_hex())).collect()
+            let name = |share: &ShareId| format!("{}.journal", share.to_hex());
+            heads.keys().map(|share| shared.path.join("journal").join(name(share))).collect()
         };
-        let journals = shared.path.join("journal");
-        let folder = shared.path.join("packs");
-        for path in names.into_iter().map(|name| journals.join(name)).chain([folder.clone()]) {
-            if let Ok(false) = path.try_exists() {
+        let mut seen = self.seen_files.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in journals {
+            let is_same = match std::fs::metadata(&path) {
+                Ok(found) => {
+                    *seen.journals.entry(path.clone()).or_insert_with(|| file::identity(&found))
+                        == file::identity(&found)
+                }
+                Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+            };
+            if !is_same {
                 return Err(shared.fail(StorageError::io("find", &path, file::removed())));
             }
         }
-        let there: BTreeSet<u32> = packs::list(&folder)?.into_keys().collect();
-        let seen = std::mem::replace(
-            &mut *self.seen_packs.lock().unwrap_or_else(PoisonError::into_inner),
-            there.clone(),
-        );
-        let vanished: Vec<&u32> = seen.difference(&there).collect();
-        if !vanished.is_empty() {
+        let folder = shared.path.join("packs");
+        let mut there = BTreeMap::new();
+        let listed = packs::list(&folder).map_err(|error| match error {
+            StorageError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                shared.fail(error)
+            }
+            other => other,
+        })?;
+        for number in listed.into_keys() {
+            if let Ok(found) = std::fs::metadata(shared.packs.path(number)) {
+                there.insert(number, file::identity(&found));
+            }
+        }
+        let others: Vec<u32> = seen
+            .packs
+            .iter()
+            .filter(|(pack, file)| there.get(pack) != Some(file))
+            .map(|(pack, _)| *pack)
+            .collect();
+        seen.packs = there;
+        if !others.is_empty() {
             // A garbage collection says why before it removes one.
             let removed = gone::list(&folder, self.id)?;
-            if vanished.into_iter().any(|pack| !removed.contains_key(pack)) {
+            for pack in others.into_iter().filter(|pack| !removed.contains_key(pack)) {
                 shared.unsettled.store(true, Ordering::Relaxed);
+                if pack < shared.packs.end().pack {
+                    // What is read from now on is what has the name.
+                    shared.packs.forget(pack);
+                }
             }
         }
         Ok(())
