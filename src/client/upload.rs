@@ -259,7 +259,7 @@ pub async fn put_alone(
     if blocks.is_empty() {
         return Ok(taken);
     }
-    let sealer = sealer(&connection);
+    let sealer = sealer(connection);
     let packs = work.beside(move || {
         let mut packer = Packer::default();
         let mut packs: Vec<_> =
