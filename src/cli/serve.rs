@@ -211,11 +211,11 @@ async fn serve(
     config.access = Access::Proved(gate.clone());
     let (folder, scrub_ms) = (args.store.clone(), args.scrub);
     config.tended = Some(Tended { store: store.clone(), folder, scrub_ms });
-    let mut removed = false;
+    let lock = lock_of(&args.store);
     let stop = async {
         tokio::select! {
             () = stop => {}
-            () = removal(args.store.clone()) => removed = true,
+            () = removal(args.store.clone(), lock) => {}
         }
     };
     let ended = server::run(listener, store.clone(), store.clone(), config, stop).await;
@@ -224,8 +224,8 @@ async fn serve(
     if let Err(error) = gate.remember() {
         tracing::warn!(%error, "when devices were seen was not written down");
     }
-    ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))?;
-    if removed {
+    // The storage may have missed its files first.
+    if lock.is_some() && lock_of(&args.store) != lock {
         let shown = ShownPath::from(args.store.as_path());
         let line = format!(
             "stopped: the store {shown} was removed or replaced while it was served, and nothing more is kept there; start again to go on \
@@ -233,21 +233,27 @@ async fn serve(
         );
         return Err(Failure::new(Exit::General, line));
     }
-    Ok(())
+    ended.map_err(|error| Failure::new(Exit::General, format!("stopped: {}", causes(&error))))
+}
+
+/// Which file the lock of the store at a path is: device and inode.
+fn lock_of(store: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(store.join("lock")).map(|found| (found.dev(), found.ino())).ok()
 }
 
 /// Waits until the store is not at its path any more. What is written to open files that nobody can find would be
 /// acknowledged, and lost with this process.
-async fn removal(store: PathBuf) {
-    let lock = store.join("lock");
-    let look = move || std::fs::metadata(&lock).map(|found| (found.dev(), found.ino()));
-    let Ok(known) = look() else { return std::future::pending().await };
+async fn removal(store: PathBuf, lock: Option<(u64, u64)>) {
+    if lock.is_none() {
+        return std::future::pending().await;
+    }
     loop {
         tokio::time::sleep(STORE_LOOK).await;
-        match tokio::task::spawn_blocking(look.clone()).await {
-            Ok(Ok(found)) if found != known => return,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
-            _ => {}
+        let store = store.clone();
+        if let Ok(found) = tokio::task::spawn_blocking(move || lock_of(&store)).await
+            && found != lock
+        {
+            return;
         }
     }
 }

@@ -4,11 +4,11 @@
 
 use crate::folder::apply::Outcome;
 use crate::folder::stage::Staged;
-use crate::folder::{EntryKind, Folder, FolderError, Stamp};
+use crate::folder::{EntryKind, Folder, FolderError, Identity, Stamp};
 use crate::model::{Kind, Name, NodeId, NodeState, RelPath};
 use crate::reconcile::{DiskOp, conflict_name};
 use crate::tree::Overlay;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What the disk shows after operations.
 #[derive(Debug, Default)]
@@ -71,6 +71,7 @@ pub fn structure(
         disk,
         stamp_of,
         stamps: BTreeMap::new(),
+        links: links(ops, stamp_of),
         parked: BTreeMap::new(),
         report: Report::default(),
     };
@@ -97,12 +98,27 @@ pub fn structure(
     stopped.map_or(Ok(report), Err)
 }
 
+/// Files with several names among those that are worked on: each rename of one changes the look of the others.
+fn links(ops: &[DiskOp], stamp_of: &dyn Fn(NodeId) -> Option<Stamp>) -> HashMap<Identity, BTreeSet<NodeId>> {
+    let mut links: HashMap<Identity, BTreeSet<NodeId>> = HashMap::new();
+    for op in ops {
+        let (DiskOp::Park { id } | DiskOp::Move { id, .. } | DiskOp::Place { id, .. }) = op else { continue };
+        if let Some(stamp) = stamp_of(*id) {
+            links.entry(stamp.identity()).or_default().insert(*id);
+        }
+    }
+    links.retain(|_, ids| ids.len() > 1);
+    links
+}
+
 struct Builder<'a, 'b> {
     folder: &'a Folder,
     disk: &'a mut Overlay<'b>,
     stamp_of: &'a dyn Fn(NodeId) -> Option<Stamp>,
     /// Stamps that changed on the way.
     stamps: BTreeMap<NodeId, Stamp>,
+    /// Nodes that are one file.
+    links: HashMap<Identity, BTreeSet<NodeId>>,
     /// What is out of the tree for a moment, and where it was.
     parked: BTreeMap<NodeId, (NodeState, RelPath)>,
     report: Report,
@@ -111,6 +127,21 @@ struct Builder<'a, 'b> {
 impl Builder<'_, '_> {
     fn stamp(&self, id: NodeId) -> Option<Stamp> {
         self.stamps.get(&id).copied().or_else(|| (self.stamp_of)(id))
+    }
+
+    /// A rename made `now` of what looked as it `was`. Of a file with several names all look like that from here on, if they did
+    /// before; otherwise somebody else did something, and they are left.
+    fn renamed(&mut self, id: NodeId, was: &Stamp, now: Stamp) {
+        self.stamps.insert(id, now);
+        let others = self.links.get(&was.identity()).cloned().unwrap_or_default();
+        for other in others.into_iter().filter(|other| *other != id) {
+            if self.stamp(other).as_ref() == Some(was) {
+                self.stamps.insert(other, now);
+                for done in self.report.done.iter_mut().filter(|done| done.0 == other) {
+                    done.2 = Some(now);
+                }
+            }
+        }
     }
 
     fn run(&mut self, op: &DiskOp) -> Result<(), FolderError> {
@@ -129,8 +160,8 @@ impl Builder<'_, '_> {
                     return self.lost(*id);
                 };
                 match self.folder.park(*id, &path, &stamp)? {
-                    Outcome::Done { stamp } => {
-                        self.stamps.insert(*id, stamp);
+                    Outcome::Done { stamp: now } => {
+                        self.renamed(*id, &stamp, now);
                         if let Some(state) = self.disk.state(*id).cloned() {
                             self.parked.insert(*id, (state, path.clone()));
                         }
@@ -164,8 +195,9 @@ impl Builder<'_, '_> {
             self.report.touch(&from);
             self.folder.rename(&from, &to, &stamp)?
         };
-        if matches!(outcome, Outcome::Done { .. }) {
+        if let Outcome::Done { stamp: now } = outcome {
             self.parked.remove(&id);
+            self.renamed(id, &stamp, now);
         }
         self.settle(id, &to, outcome, NodeState { parent, name: name.clone(), kind: was.kind })
     }

@@ -20,7 +20,7 @@
 
 use super::fs::Dir;
 use super::names::{StageName, TrashName, own};
-use super::{EntryKind, Folder, FolderError, State};
+use super::{EntryKind, Folder, FolderError, Meta, State};
 use crate::chunk::{ChunkReader, V1};
 use crate::manifest::Builder;
 use crate::model::{BlockHash, Name, NodeId, RelPath};
@@ -156,19 +156,27 @@ impl Recovery<'_> {
                 stage.rename_over(name, stage, &StageName::Get(id, root).to_name()?)
             }
             StageName::Put(id, root, _) => match self.state.stamp(id).copied() {
-                Some(agreed) if agreed.same_bytes(&meta.stamp) => {
+                Some(agreed) if agreed.same_bytes(&meta.stamp) && self.is_agreed(name, id, &meta)? => {
                     self.folder.move_to_trash(stage, name, id, &agreed).map(drop)
                 }
                 // A copied or restored folder has other inodes; what holds the bytes in its name is a download.
-                _ if self.is_download(name, root)? => self.remove(stage, name),
+                _ if self.holds(name, root)? => self.remove(stage, name),
                 _ => self.put_back(stage, name, id),
             },
             StageName::Park(id) => self.put_back(stage, name, id),
         }
     }
 
-    /// True when a staged file has the bytes that its name says.
-    fn is_download(&self, name: &Name, root: BlockHash) -> io::Result<bool> {
+    /// True when what came out has the agreed bytes. It may be an edit that was to become a conflict copy, and was known for one
+    /// by a time that the way out has changed.
+    fn is_agreed(&self, name: &Name, id: NodeId, meta: &Meta) -> io::Result<bool> {
+        let node = self.state.base.get(id).filter(|_| meta.kind == EntryKind::File);
+        node.and_then(|node| node.state.kind.content())
+            .map_or(Ok(meta.kind != EntryKind::File), |content| self.holds(name, content.root.hash))
+    }
+
+    /// True when a staged file has the bytes of this content.
+    fn holds(&self, name: &Name, root: BlockHash) -> io::Result<bool> {
         let Some((file, _)) = self.folder.stage.open_file(name)? else { return Ok(false) };
         let mut builder = Builder::new(V1.id());
         let sound = ChunkReader::new(&V1).read(file, |_, chunk| {

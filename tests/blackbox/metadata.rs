@@ -2,7 +2,7 @@
 
 use crate::support::story::{Mode, Story};
 use crate::support::tree::Item;
-use crate::support::world::{World, wait_for, wait_tree, wait_until};
+use crate::support::world::{World, assert_equal, wait_for, wait_tree, wait_until};
 use crate::support::{DEADLINE, random_bytes};
 use std::os::unix::net::UnixListener;
 
@@ -86,6 +86,31 @@ fn hard_links_arrive_as_separate_files() {
         story.settle_as("both there", |tree| tree.has("x") && tree.has("y"));
         assert_ne!(story.folders[1].inode("x"), story.folders[1].inode("y"));
     }
+}
+
+/// Two names of one file here, two files there: moving one changes how the other one looks.
+#[test]
+fn hard_links_that_others_move_and_edit_arrive() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    for n in 0..8 {
+        a.write(format!("{n}-one"), format!("content {n}"));
+        a.hard_link(format!("{n}-one"), format!("{n}-two"));
+    }
+    world.sync_all(&[&a, &b]);
+    for n in 0..8 {
+        for half in ["one", "two"] {
+            b.mkdir(format!("{half}/{n}"));
+            b.rename(format!("{n}-{half}"), format!("{half}/{n}/file"));
+            b.save(format!("{half}/{n}/file"), format!("edit of {half} {n}"));
+        }
+    }
+    world.sync(&b);
+    for _ in 0..4 {
+        world.once(&a).code_in(&[0, 3]);
+    }
+    world.once(&a).code(0);
+    assert_equal(&[&a, &b]);
 }
 
 #[test]

@@ -63,6 +63,26 @@ fn an_edit_that_came_out_before_the_crash_is_put_back_beside() {
     assert_eq!(recover(&world), Recovered::default());
 }
 
+/// It was known for an edit by its time of change, which a rename sets (found by the simulation, seed 1795445444017948).
+#[test]
+fn an_edit_that_kept_size_and_time_is_told_from_the_agreed_version_by_its_bytes() {
+    let mut world = World::new();
+    world.write("d/a", b"old");
+    world.agree();
+    let kept = fs::metadata(world.path("d/a")).unwrap().modified().unwrap();
+    let file = fs::File::options().write(true).open(world.path("d/a")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"wet", 0).unwrap();
+    file.set_modified(kept).unwrap();
+    let staged = world.staged(world.id("d/a"), b"new");
+    let out = private(&world, "stage", staged.name.clone());
+    fs::rename(&out, world.path("t")).unwrap();
+    fs::rename(world.path("d/a"), &out).unwrap();
+    fs::rename(world.path("t"), world.path("d/a")).unwrap();
+    let world = world.restart();
+    assert_eq!(recover(&world).put_back, [rel("d/a (recovered)")]);
+    assert_eq!(world.read("d/a (recovered)"), b"wet");
+}
+
 #[test]
 fn an_edit_without_a_base_goes_to_the_top() {
     let world = crashed_after_swap(Some(b"edited"));
