@@ -39,6 +39,8 @@ mod metadata;
 mod names;
 #[path = "blackbox/once.rs"]
 mod once;
+#[path = "blackbox/quotas.rs"]
+mod quotas;
 #[path = "blackbox/races.rs"]
 mod races;
 #[path = "blackbox/renames.rs"]

@@ -16,5 +16,7 @@ mod handshake;
 mod history;
 #[path = "protocol/proofs.rs"]
 mod proofs;
+#[path = "protocol/quotas.rs"]
+mod quotas;
 #[path = "protocol/support.rs"]
 mod support;

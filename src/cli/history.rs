@@ -32,6 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    args.place.wall_in();
     let runtime = super::runtime()?;
     let shown = runtime.block_on(show(&args, voice));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -3,7 +3,7 @@
 use super::failure::{Exit, Failure};
 use super::keyring::DEFAULT_ADDRESS;
 use super::text::{self, Voice};
-use super::{identity, office, sync};
+use super::{identity, office, size, sync};
 use crate::auth::{Invite, InviteSecret, Scope};
 use crate::client::DEFAULT_SHARE;
 use crate::model::path::escape;
@@ -26,6 +26,10 @@ pub struct Args {
     #[arg(long)]
     read_only: bool,
 
+    /// The device may store this much in all, for example 20GB [default: what fits]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    quota: Option<u64>,
+
     /// Where the device will find the server [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", value_parser = sync::server)]
     address: Option<String>,
@@ -35,7 +39,7 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     let seed = super::seed()?;
     let (secret, _) = seed.split_first_chunk::<{ InviteSecret::BYTES }>().unwrap_or((&[0; 16], &[]));
     let scope = Scope { share: Some(args.share.clone()), read_only: args.read_only };
-    let told = office::ask(&args.store, Ask::Invite { secret: *secret, scope })?;
+    let told = office::ask(&args.store, Ask::Invite { secret: *secret, scope, quota: args.quota })?;
     let Told::Invited = told else { return Err(office::odd_reply()) };
     // After the server was asked: it made its key at the latest then.
     let server = identity::key(&args.store)?.fingerprint();
@@ -48,8 +52,10 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     text::data(&invite.to_line());
     let (share, how) =
         (escape(args.share.as_bytes()), if args.read_only { "look at" } else { "look at and change" });
+    let quota =
+        args.quota.map(|quota| format!(", and store {} in all,", text::bytes(quota))).unwrap_or_default();
     voice.say(&format!(
-        "one device may {how} the share {share} with this line, within 24 hours; there: `dropblock join FOLDER`, and paste it"
+        "one device may {how} the share {share}{quota} with this line, within 24 hours; there: `dropblock join FOLDER`, and paste it"
     ));
     Ok(Exit::Ok)
 }

@@ -32,6 +32,7 @@ pub struct Args {
 
 pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     sync::refuse_store(&args.folder)?;
+    sync::wall_in(&args.folder);
     if io::stdin().is_terminal() {
         voice.say("paste the invite, then Enter:");
     }

@@ -20,6 +20,7 @@ mod place;
 mod progress;
 mod restore;
 mod serve;
+mod size;
 mod stats;
 mod sync;
 mod tend;
@@ -61,6 +62,8 @@ enum Command {
     Devices(devices::ListArgs),
     /// Let a device in no more; a session of it ends at once
     Revoke(devices::RevokeArgs),
+    /// Set how much an invited device may store in all
+    Quota(devices::QuotaArgs),
     /// Look whether a store is whole
     Check(check::Args),
     /// Give back the space of what no version needs any more
@@ -93,6 +96,7 @@ pub fn run() -> Exit {
         Command::Join(args) => join::run(&args, voice),
         Command::Devices(args) => devices::list(&args, voice),
         Command::Revoke(args) => devices::revoke(&args, voice),
+        Command::Quota(args) => devices::quota(&args, voice),
         Command::Check(args) => check::run(&args, voice),
         Command::Gc(args) => gc::run(&args, voice),
         Command::Stats(args) => stats::run(&args),

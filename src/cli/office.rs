@@ -2,6 +2,7 @@
 
 use super::failure::{Exit, Failure, causes};
 use super::identity;
+use super::wall::{self, May};
 use crate::server::Devices;
 use crate::server::control::{self, Reply, Request};
 use crate::server::office::{self, Ask, Told};
@@ -15,6 +16,7 @@ pub fn ask(folder: &Path, ask: Ask) -> Result<Told, Failure> {
             format!("{}: there is no store; name the folder that `serve --store` uses", folder.display());
         return Err(Failure::new(Exit::NoStore, line));
     }
+    wall::raise(&[(folder, May::Write)]);
     // What is written is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // First the server: opening a store that nobody serves is the slower way.

@@ -3,6 +3,7 @@
 use super::failure::{Exit, Failure, causes};
 use super::keyring::{self, TlsArg};
 use super::sync;
+use super::wall::{self, May};
 use crate::client::history::{Ask, Historian, HistoryError};
 use crate::folder::Account;
 use crate::model::path::escape;
@@ -34,6 +35,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// From here on this process writes only in the folder.
+    pub fn wall_in(&self) {
+        wall::raise(&[(&self.folder, May::Write)]);
+    }
+
     /// Whose folder it is.
     pub fn account(&self) -> Result<Account, Failure> {
         let account = Account::read(&self.folder).map_err(|error| Failure::general(&error))?;

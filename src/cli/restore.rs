@@ -85,6 +85,7 @@ impl Point {
 }
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
+    args.place.wall_in();
     let runtime = super::runtime()?;
     let done = runtime.block_on(async {
         let stop = super::stop_signal()?;

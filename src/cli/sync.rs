@@ -13,7 +13,7 @@ use crate::model::counters::Counters;
 use crate::model::limits;
 use crate::model::path::escape;
 use crate::wire::{ErrorCode, WireError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,9 +59,7 @@ pub struct Args {
 
 pub fn run(args: Args, voice: Voice) -> Result<Exit, Failure> {
     refuse_store(&args.folder)?;
-    // It has to be there for the wall. Whatever is wrong with it, opening it says so.
-    let _ = std::fs::create_dir(&args.folder);
-    wall::raise(&[(&args.folder, May::Write)]);
+    wall_in(&args.folder);
     let runtime = super::runtime()?;
     let ended = runtime.block_on(sync(args, voice));
     // A read that hangs on a dead disk must not keep the process.
@@ -80,6 +78,13 @@ impl Args {
     fn server(&self) -> String {
         keyring::address(self.server.as_deref(), &self.folder)
     }
+}
+
+/// From here on this process writes only in the folder.
+pub fn wall_in(folder: &Path) {
+    // It has to be there for the wall. Whatever is wrong with it, opening it says so.
+    let _ = std::fs::create_dir(folder);
+    wall::raise(&[(folder, May::Write)]);
 }
 
 async fn sync(args: Args, voice: Voice) -> Result<Exit, Failure> {

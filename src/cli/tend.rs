@@ -1,6 +1,7 @@
 //! What `gc`, `check` and `stats` share: the store is opened here, or the server that has it open is asked.
 
 use super::failure::{Exit, Failure, causes};
+use super::wall::{self, May};
 use crate::server::control::{self, Reply, Request};
 use crate::storage::{Brake, StorageError, Store, StoreOptions};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub fn carry_out(folder: &Path, request: Request) -> Result<Reply, Refused> {
             format!("{}: there is no store; name the folder that `serve --store` uses", folder.display());
         return Err(Failure::new(Exit::NoStore, line).into());
     }
+    wall::raise(&[(folder, May::Write)]);
     // What is written is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let reply = match Store::open(folder, StoreOptions::default()) {

@@ -28,8 +28,8 @@ impl Session<'_> {
             let has_blocks = !blocks.is_empty();
             let done = match self.send_commit(&batch, blocks).await {
                 // Without them whatever needs no room stands, and the rest is refused one by one.
-                Err(error) if error.is_no_room() && has_blocks => {
-                    self.no_room.met = true;
+                Err(error) if has_blocks => {
+                    self.no_room.meet(Some(error.no_room().ok_or(error)?));
                     self.connection.commit(batch.clone(), &[]).await?
                 }
                 done => done?,
@@ -68,7 +68,7 @@ impl Session<'_> {
                 let alone: Vec<_> = alone.map(|(block, _)| block).collect();
                 let work = self.client.folder.work();
                 let plain = plain.into_iter().flatten().collect();
-                self.no_room.met |= upload::put_alone(&self.connection, work, plain).await?.full;
+                self.no_room.meet(upload::put_alone(&self.connection, work, plain).await?.full);
                 Ok(self.connection.commit(batch.to_vec(), &alone).await?)
             }
             done => Ok(done?),
@@ -124,7 +124,8 @@ impl Session<'_> {
     fn put_off(&mut self, id: NodeId) {
         let path = self.client.cycle.disk(&self.client.state.base).path_of(id);
         if let (Some(stamp), Some(path)) = (self.client.stamp(id), path) {
-            self.waits_for_room(stamp, path);
+            let why = self.no_room.why.clone();
+            self.waits_for_room(stamp, path, why);
         }
         self.client.cycle.put_off(id);
         // A move of the node by another device must not record these bytes as agreed.

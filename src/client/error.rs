@@ -73,10 +73,12 @@ pub enum ClientError {
     },
     /// The server has no room for new blocks: some files were not sent, everything else is in sync.
     #[error(
-        "the server's disk is full, but for the room it keeps free: {path}{more} not sent, everything else is in sync; make room there and run again",
+        "{why}: {path}{more} not sent, everything else is in sync; run again when there is room",
         more = others(*files)
     )]
     ServerFull {
+        /// As the server says it.
+        why: String,
         /// The first file that was not sent.
         path: String,
         /// How many there are.
@@ -99,9 +101,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// True when the server has no room for the blocks of one request.
-    pub const fn is_no_room(&self) -> bool {
-        matches!(self, Self::Connection(error) if is_no_room(error))
+    /// Why the server has no room for the blocks of one request, when this is that.
+    pub fn no_room(&self) -> Option<String> {
+        match self {
+            Self::Connection(error) => no_room(error),
+            _ => None,
+        }
     }
 
     /// True when the server has said that it will be there once its store is open.
@@ -122,8 +127,11 @@ impl ClientError {
 }
 
 /// The same for what came over the wire.
-pub(super) const fn is_no_room(error: &WireError) -> bool {
-    matches!(error, WireError::Failed { code: ErrorCode::Full, .. })
+pub(super) fn no_room(error: &WireError) -> Option<String> {
+    match error {
+        WireError::Failed { code: ErrorCode::Full, text } => Some(text.clone()),
+        _ => None,
+    }
 }
 
 /// ` and 3 more` beside one that is named.

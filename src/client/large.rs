@@ -36,7 +36,7 @@ pub struct Large {
 
 enum Ended {
     Read { identity: Identity, path: RelPath, outcome: Outcome },
-    NoRoom { stamp: Stamp, path: RelPath },
+    NoRoom { stamp: Stamp, path: RelPath, why: String },
     Fetched { id: NodeId, content: FileContent, path: RelPath, staged: Result<Staged, ClientError> },
 }
 
@@ -48,8 +48,8 @@ pub struct Note {
     pub local: bool,
     /// It was written to meanwhile.
     pub changing: bool,
-    /// The server has no room for its new blocks; how it looked.
-    pub no_room: Option<Stamp>,
+    /// The server has no room for its new blocks; how it looked, and what the server says.
+    pub no_room: Option<(Stamp, String)>,
     /// Why it cannot be synced now.
     pub problem: Option<String>,
 }
@@ -106,10 +106,10 @@ impl Large {
                     .await?;
             let mut full = uploaded.full;
             if !uploaded.inline.is_empty() {
-                full |= put(&connection, folder.work(), uploaded.inline).await?.full;
+                full = full.or(put(&connection, folder.work(), uploaded.inline).await?.full);
             }
-            if full {
-                return Ok(Ended::NoRoom { stamp, path });
+            if let Some(why) = full {
+                return Ok(Ended::NoRoom { stamp, path, why });
             }
             let outcome = uploaded.files.into_iter().next().map_or(Outcome::Gone, |(_, outcome)| outcome);
             Ok(Ended::Read { identity, path, outcome })
@@ -176,9 +176,9 @@ impl Large {
                 };
                 Ok(Note { path, local: true, changing, no_room: None, problem })
             }
-            Ended::NoRoom { stamp, path } => {
+            Ended::NoRoom { stamp, path, why } => {
                 self.reading.remove(&stamp.identity());
-                Ok(Note { path, local: true, changing: false, no_room: Some(stamp), problem: None })
+                Ok(Note { path, local: true, changing: false, no_room: Some((stamp, why)), problem: None })
             }
             Ended::Fetched { id, content, path, staged } => {
                 self.fetching.remove(&id);

@@ -39,7 +39,7 @@ impl Client {
     pub async fn run_once(&mut self) -> Result<Done, ClientError> {
         let (mut session, mut pushes) = Session::open(self, true).await?;
         let done = session.until_equal(&mut pushes).await;
-        let unsent = session.no_room.summary();
+        let unsent = session.no_room.summary().map(|waits| (session.no_room.why.clone(), waits));
         if let Some(wait) = session.client.folder.sweep_wait() {
             tokio::time::sleep(wait).await;
             sweep(&mut session);
@@ -52,8 +52,8 @@ impl Client {
             session.connection.close(ErrorCode::Done, "").await;
         }
         done?;
-        if let Some((path, files)) = unsent {
-            return Err(ClientError::ServerFull { path: path.to_string(), files });
+        if let Some((why, (path, files))) = unsent {
+            return Err(ClientError::ServerFull { why, path: path.to_string(), files });
         }
         Ok(Done { problems: self.problems.values().cloned().collect() })
     }
@@ -249,8 +249,8 @@ async fn wait(
             () = trigger.settled() => return Ok(()),
             note = session.large.next() => {
                 let Note { path, local, changing, no_room, problem } = note?;
-                if let Some(stamp) = no_room {
-                    session.waits_for_room(stamp, path);
+                if let Some((stamp, why)) = no_room {
+                    session.waits_for_room(stamp, path, why);
                     return Ok(());
                 }
                 if let Some(line) = problem {

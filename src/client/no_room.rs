@@ -9,11 +9,20 @@ use std::collections::{HashMap, HashSet};
 pub struct NoRoom {
     /// The server refused blocks in this cycle.
     pub met: bool,
+    /// What it said last when it did.
+    pub why: String,
     /// How each file looked, and where it was.
     waiting: HashMap<Identity, (Stamp, RelPath)>,
 }
 
 impl NoRoom {
+    /// The server took everything (`None`), or refused something and said why.
+    pub fn meet(&mut self, refusal: Option<String>) {
+        if let Some(why) = refusal {
+            (self.met, self.why) = (true, why);
+        }
+    }
+
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

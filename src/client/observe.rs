@@ -193,7 +193,7 @@ impl Session<'_> {
         let (waiting, fresh): (Vec<Job>, Vec<Job>) =
             jobs.into_iter().partition(|job| stamp(job).is_some_and(|stamp| self.no_room.holds(&stamp)));
         let mut uploaded = self.upload(fresh, OnFull::ReadOn).await?;
-        self.no_room.met |= uploaded.full;
+        self.no_room.meet(uploaded.full.clone());
         if waiting.is_empty() || self.once {
             return Ok(uploaded);
         }
@@ -203,10 +203,10 @@ impl Session<'_> {
         // Only one of the two may ride in the commit.
         let inline = std::mem::take(&mut again.inline);
         let taken = upload::put(&self.connection, self.client.folder.work(), inline).await?;
-        again.full |= taken.full;
+        again.full = again.full.or(taken.full);
         again.stored |= taken.stored;
-        self.no_room.met |= again.full;
-        if again.full && !again.stored {
+        self.no_room.meet(again.full.clone());
+        if again.full.is_some() && !again.stored {
             return Ok(uploaded);
         }
         for (id, stamp, path) in places {

@@ -434,7 +434,8 @@ impl<'a> Session<'a> {
     }
 
     /// The server has no room for the new blocks of a file, which looks like this.
-    pub(super) fn waits_for_room(&mut self, stamp: Stamp, path: RelPath) {
+    pub(super) fn waits_for_room(&mut self, stamp: Stamp, path: RelPath, why: String) {
+        self.no_room.why = why;
         self.no_room.add(stamp, path);
         self.tell_no_room();
     }
@@ -442,8 +443,9 @@ impl<'a> Session<'a> {
     /// Says so once; a one-time sync says it at its end.
     pub(super) fn tell_no_room(&mut self) {
         if !self.once && !self.no_room.is_empty() {
-            let line = "the server's disk is full, but for the room it keeps free: new content waits here until there is room, everything else goes on";
-            self.client.problem(line.to_owned(), line.to_owned());
+            let why = &self.no_room.why;
+            let line = format!("{why}: new content waits here until there is room, everything else goes on");
+            self.client.problem(line.clone(), line);
         }
     }
 

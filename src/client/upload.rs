@@ -4,7 +4,7 @@
 //! sent in packs, while the files are still being read.
 
 use super::ClientError;
-use super::error::is_no_room;
+use super::error::no_room;
 use super::progress::Progress;
 use super::read::{self, Event, Job, Outcome};
 use crate::block::pack::{self, Packer};
@@ -48,8 +48,8 @@ pub enum OnFull {
 /// Files that were read, and the blocks that were not sent because they fit into the commit.
 #[derive(Debug, Default)]
 pub struct Uploaded {
-    /// The server had no room for some blocks of these files.
-    pub full: bool,
+    /// The server had no room for some blocks of these files, and said why.
+    pub full: Option<String>,
     /// It took some.
     pub stored: bool,
     /// In the order in which reading ended; those that were not read are not here.
@@ -101,7 +101,7 @@ pub async fn upload(
                 files.push((job, outcome));
             }
         }
-        if sender.taken.full && on_full == OnFull::Stop {
+        if sender.taken.full.is_some() && on_full == OnFull::Stop {
             break;
         }
     }
@@ -115,13 +115,13 @@ pub async fn upload(
 pub struct Taken {
     /// It took some.
     pub stored: bool,
-    /// It had no room for some.
-    pub full: bool,
+    /// It had no room for some, and said why.
+    pub full: Option<String>,
 }
 
 impl Taken {
-    const fn and(self, other: Self) -> Self {
-        Self { stored: self.stored || other.stored, full: self.full || other.full }
+    fn and(self, other: Self) -> Self {
+        Self { stored: self.stored || other.stored, full: self.full.or(other.full) }
     }
 }
 
@@ -157,7 +157,7 @@ impl<'a> Sender<'a> {
 
     async fn take(&mut self, block: Block, delta: Option<SealedBlock>) -> Result<(), ClientError> {
         // The server would take none, or has no room.
-        if self.connection.welcome().is_read_only() || self.taken.full {
+        if self.connection.welcome().is_read_only() || self.taken.full.is_some() {
             return Ok(());
         }
         if self.seen.len() >= SENT_MAX {
@@ -194,16 +194,15 @@ impl<'a> Sender<'a> {
 
     async fn join_one(&mut self) -> Result<(), ClientError> {
         let Some(done) = self.batches.join_next().await else { return Ok(()) };
-        let Taken { stored, full } = done.map_err(|_| ClientError::Stopped)??;
-        self.taken.stored |= stored;
-        self.taken.full |= full;
+        let taken = done.map_err(|_| ClientError::Stopped)??;
+        self.taken = std::mem::take(&mut self.taken).and(taken);
         Ok(())
     }
 
     /// Sends what waits if it is too much for a commit, and waits for everything on its way.
     async fn finish(&mut self) -> Result<Vec<Outgoing>, ClientError> {
         let mut inline = Vec::new();
-        if self.large && !self.taken.full {
+        if self.large && self.taken.full.is_none() {
             self.flush().await?;
         } else if !self.large {
             let sealer = sealer(self.connection);
@@ -276,8 +275,7 @@ pub async fn put_alone(
     while let Some(done) = puts.join_next().await {
         match done.map_err(|_| ClientError::Stopped)? {
             Ok(()) => taken.stored = true,
-            Err(error) if is_no_room(&error) => taken.full = true,
-            Err(error) => return Err(error.into()),
+            Err(error) => taken.full = Some(no_room(&error).ok_or(error)?),
         }
     }
     Ok(taken)
@@ -305,14 +303,11 @@ pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> 
                 let failed = failed.filter_map(|(block, _)| block).collect();
                 taken = taken.and(put_alone(connection, work, failed).await?);
             }
-            Err(error) if is_no_room(&error) => {
-                taken.full = true;
+            Err(error) => {
+                taken.full = Some(no_room(&error).ok_or(error)?);
                 break;
             }
-            done => {
-                done?;
-                taken.stored = true;
-            }
+            Ok(()) => taken.stored = true,
         }
     }
     Ok(taken)

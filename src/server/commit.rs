@@ -1,6 +1,7 @@
 //! A commit: blocks verified, handed to storage with the changes, answered when storage says durable. Which changes
 //! stand is decided by storage alone (it runs `tree::judge` under its own order).
 
+use super::account::Account;
 use super::order::Before;
 use super::requests::{Verified, verify};
 use super::session::Session;
@@ -25,6 +26,12 @@ pub async fn commit(
         return Ok(Message::Unopened { bitmap });
     }
     before.done().await;
+    if let Some(account) = Account::of(session) {
+        if !inline.is_empty() {
+            account.store(inline.clone()).await?;
+        }
+        account.change(&changes).await?;
+    }
     let request = CommitRequest {
         share: session.share,
         device: session.device.clone(),

@@ -87,6 +87,7 @@ pub async fn run<L: Accept>(
         registry: broadcast::Registry::default(),
         delta_bytes: Arc::new(Semaphore::new(super::requests::DELTA_BYTES_MAX)),
         deltas: super::deltas::Deltas::default(),
+        desks: super::desk::Desks::default(),
         ids: Mutex::new(IdSource::new(config.id_seed)),
         workers: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
         connections: Arc::new(Semaphore::new(config.connections_max)),

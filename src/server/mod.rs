@@ -9,11 +9,13 @@
 //! storage has not called durable; one session's fault or panic ends that session and nothing else; a store that can no
 //! longer promise durability ends the server; whatever a peer can make the server hold is bounded in bytes.
 
+mod account;
 mod broadcast;
 mod collect;
 mod commit;
 pub mod control;
 mod deltas;
+mod desk;
 pub mod devices;
 mod door;
 pub mod gate;
@@ -28,7 +30,7 @@ mod requests;
 mod scrub;
 mod session;
 
-pub use devices::{Device, Devices, DevicesError};
+pub use devices::{Device, Devices, DevicesError, Quota};
 pub use gate::{Access, Gate};
 pub use listen::{Accept, Accepted, run};
 
@@ -136,6 +138,8 @@ struct Server {
     registry: Registry,
     /// Sessions at one time.
     connections: Arc<Semaphore>,
+    /// What the sessions of each device share.
+    desks: desk::Desks,
     ids: Mutex<IdSource>,
     /// Hashing and decompression at one time, over all sessions: more would only queue in the thread pool.
     workers: Semaphore,
@@ -161,6 +165,9 @@ impl Server {
             let _ = self.fatal.try_send(error);
             return Fault::Fatal;
         }
+        if matches!(error, StorageError::OverQuota) {
+            return Fault::OVER_QUOTA;
+        }
         tracing::warn!(error = %error, "storage refused a request");
         if matches!(error, StorageError::Full(_)) {
             return Fault::Request(
@@ -181,6 +188,14 @@ enum Fault {
     Session(wire::WireError),
     /// The server ends; nothing is said.
     Fatal,
+}
+
+impl Fault {
+    /// To clients like a full disk: what needs no room goes on.
+    const OVER_QUOTA: Self = Self::Request(
+        wire::ErrorCode::Full,
+        "this device has used up its quota on the server, whose owner can raise it with `dropblock quota`",
+    );
 }
 
 impl From<wire::WireError> for Fault {

@@ -1,5 +1,6 @@
 //! Everything a client asks but commits: polls, which blocks are missing, blocks in, blocks out.
 
+use super::account::Account;
 use super::session::Session;
 use super::{Fault, broadcast};
 use crate::block::seal::{self, Sealer};
@@ -118,7 +119,7 @@ pub async fn put(session: &Session, count: u32, payload: Bytes) -> Result<Messag
     }
     let hashes: Vec<BlockHash> = verified.iter().map(VerifiedBlock::hash).collect();
     server.blocks.lease(session.id, &hashes);
-    server.blocks.put_in(Some(session.share), verified).await.map_err(|error| server.storage_fault(error))?;
+    store(session, verified).await?;
     Ok(unopened.map_or(Message::Stored { count }, |bitmap| Message::Unopened { bitmap }))
 }
 
@@ -129,6 +130,15 @@ async fn wanted(session: &Session) -> Result<HashSet<BlockHash>, Fault> {
         tended.map(|tended| &tended.store).filter(|store| !store.wanted().is_empty()).ok_or(READ_ONLY)?;
     let wanted = store.wanted_in(session.share).await.map_err(|error| session.server.storage_fault(error))?;
     Ok(wanted.into_iter().collect())
+}
+
+/// Stores blocks, if the device may bring so much.
+async fn store(session: &Session, blocks: Vec<VerifiedBlock>) -> Result<(), Fault> {
+    if let Some(account) = Account::of(session) {
+        return account.store(blocks).await;
+    }
+    let stored = session.server.blocks.put_in(Some(session.share), blocks).await;
+    stored.map(drop).map_err(|error| session.server.storage_fault(error))
 }
 
 /// Sends blocks, in parts of about `PACK_BYTES_TARGET`, as they come from storage; against the bases that the client names

@@ -5,6 +5,7 @@
 //! session with a code and one line in the log. What is under way is finished and answered first.
 
 use super::broadcast::{self, Registered, Registry};
+use super::desk::Seat;
 use super::door::Opening;
 use super::gate::{self, Access, Guest, Sight, Way};
 use super::lobby::Waiting;
@@ -48,6 +49,8 @@ pub struct Session {
     pub deltas: bool,
     /// Who was let in, and what for.
     pub guest: Guest,
+    /// Its place among the sessions of its device.
+    pub seat: Seat,
     pub outbox: Outbox,
     pub reads: Semaphore,
 }
@@ -115,7 +118,13 @@ struct Opened {
     guest: Guest,
     pushes: broadcast::Pushes,
     registered: Registered,
-    connection: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// A place among all sessions, and one among those of the device.
+struct Place {
+    _connection: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 async fn open<R: AsyncRead + Unpin>(
@@ -133,7 +142,7 @@ async fn open<R: AsyncRead + Unpin>(
         other => return Err(WireError::Unexpected(other.name())),
     };
     let agreed = handshake::agree(&hello)?;
-    let (guest, connection) = admit(server, &hello, way).await?;
+    let (guest, place) = admit(server, &hello, way).await?;
     let unavailable = |error| match server.storage_fault(error) {
         Fault::Request(code, text) => WireError::Goodbye { code, text: text.to_owned() },
         _ => WireError::Goodbye { code: ErrorCode::Storage, text: "the store failed".to_owned() },
@@ -166,28 +175,28 @@ async fn open<R: AsyncRead + Unpin>(
     if repairs {
         super::repair::ask(server, share, std::slice::from_ref(&pushes)).await;
     }
-    Ok(Opened { hello, welcome, share, guest, pushes, registered, connection })
+    Ok(Opened { hello, welcome, share, guest, pushes, registered, place })
 }
 
 /// Who it is, and a place among the sessions.
-async fn admit(
-    server: &Arc<Server>,
-    hello: &Hello,
-    way: Way,
-) -> Result<(Guest, OwnedSemaphorePermit), WireError> {
-    let place = || {
-        let busy = |_| WireError::Goodbye { code: ErrorCode::Busy, text: "too many connections".to_owned() };
-        server.connections.clone().try_acquire_owned().map_err(busy)
+async fn admit(server: &Arc<Server>, hello: &Hello, way: Way) -> Result<(Guest, Place), WireError> {
+    let busy = |text: &str| WireError::Goodbye { code: ErrorCode::Busy, text: text.to_owned() };
+    let place = |key| -> Result<Place, WireError> {
+        let seat = server.desks.sit(key, in_flight_bytes(server));
+        let seat = seat.ok_or_else(|| busy("this device has too many connections"))?;
+        let connection = server.connections.clone().try_acquire_owned();
+        let _connection = connection.map_err(|_| busy("too many connections"))?;
+        Ok(Place { _connection, seat })
     };
     let gate = match &server.config.access {
         Access::Open if hello.auth.method == Auth::NONE => {
-            return Ok((Guest { key: None, invited: false, scope: Scope::OWNER }, place()?));
+            return Ok((Guest { key: None, invited: false, scope: Scope::OWNER }, place(None)?));
         }
         Access::Open => return Err(WireError::Auth),
         Access::Proved(gate) => gate.clone(),
     };
     let (guest, invite) = gate.admit(hello, way)?;
-    let place = place()?;
+    let place = place(guest.key.as_ref())?;
     if let Some(invite) = invite {
         let (guest, name) = (guest.clone(), hello.device_name.clone());
         let redeeming = server.config.work.beside(move || gate.redeem(&guest, &invite, &name));
@@ -222,13 +231,14 @@ async fn serve<R, W>(
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let Opened { hello, welcome, share, guest, pushes, registered, connection: _connection } = opened;
+    let Opened { hello, welcome, share, guest, pushes, registered, place } = opened;
+    let Place { _connection, seat } = place;
     let id = welcome.session;
     let deltas = welcome.features & features::DELTAS != 0;
     let (device, share_name) =
         (path::escape(hello.device_name.as_bytes()), path::escape(hello.share.as_bytes()));
     info!(%peer, session = ?id, %device, share = %share_name, "session begins");
-    let (outbox, outgoing) = outbox::outbox();
+    let (outbox, outgoing) = outbox::outbox_within(Some(seat.desk.answers.clone()));
     let welcoming = outbox.clone();
     let outbox = outbox.shrinking(deltas);
     // The welcome is queued before the writer sees a push.
@@ -237,7 +247,7 @@ async fn serve<R, W>(
     let mut writing = JoinSet::new();
     writing.spawn(outbox::write_all(writer, outgoing, Some(pushes)));
     let (device, reads) = (hello.device_name, Semaphore::new(READS_MAX));
-    let session = Session { server, id, share, device, guest, deltas, outbox, reads };
+    let session = Session { server, id, share, device, guest, deltas, seat, outbox, reads };
     let mut running = Running {
         in_flight: Arc::new(Semaphore::new(in_flight_bytes(&session.server))),
         session: Arc::new(session),
@@ -348,7 +358,11 @@ impl<R: AsyncRead + Unpin> Running<R> {
         let bytes = bytes.max(REQUEST_BYTES_MIN);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let in_flight = self.in_flight.clone();
-        let permit = in_flight.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+        let own = in_flight.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+        // After its own, so that whoever waits here keeps nothing from the device's other sessions.
+        let of_device = self.session.seat.desk.in_flight.clone();
+        let of_device = of_device.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+        let permit = InFlight { _own: own, _of_device: of_device };
         let turn = match &message {
             Message::Commit { .. } => {
                 let (before, ticket) = self.order.barrier();
@@ -419,6 +433,12 @@ async fn revoked(session: Arc<Session>) {
     std::future::pending().await
 }
 
+/// What a request takes of the bounds on requests under way, until it is answered.
+struct InFlight {
+    _own: OwnedSemaphorePermit,
+    _of_device: OwnedSemaphorePermit,
+}
+
 enum Goes {
     On,
     Away,
@@ -436,7 +456,7 @@ async fn answer(
     frame: Frame,
     message: Message,
     turn: Turn,
-    _in_flight: OwnedSemaphorePermit,
+    _in_flight: InFlight,
 ) -> Result<(), Fault> {
     let request = frame.request;
     let result = match message {

@@ -234,6 +234,32 @@ async fn a_share_is_told_of_given_and_can_name_only_what_was_brought_to_it(store
     assert_eq!(seen(Some(two)).await, [true, true, false, false]);
 }
 
+async fn a_put_brings_what_its_share_did_not_reach_and_no_more_than_it_may(store: &dyn Both) {
+    let (one, _) = store.open_share("one").await.unwrap();
+    let (two, _) = store.open_share("two").await.unwrap();
+    let (first, second, third) = (block(1, 900), block(2, 800), block(3, 700));
+    let bytes = |blocks: &[&Block]| blocks.iter().map(|b| seal(b).sealed().payload.len() as u64).sum::<u64>();
+    let within = |share, blocks: &[&Block], max| {
+        store.put_within(Some(share), blocks.iter().map(|block| seal(block)).collect(), max)
+    };
+    let both = bytes(&[&first, &second]);
+    assert!(matches!(within(one, &[&first, &second], both - 1).await, Err(StorageError::OverQuota)));
+    assert_eq!(
+        store.missing(vec![first.hash(), second.hash()]).await.unwrap(),
+        [true; 2],
+        "nothing was taken"
+    );
+    // Twice in one put is once.
+    assert_eq!(within(one, &[&first, &second, &first], both).await.unwrap().brought, both);
+    assert_eq!(within(one, &[&first, &second], 0).await.unwrap().brought, 0, "it reaches them");
+    // What another share holds costs as much as what nobody holds, or the bill would tell.
+    let both = bytes(&[&first, &third]);
+    assert!(matches!(within(two, &[&first, &third], both - 1).await, Err(StorageError::OverQuota)));
+    assert_eq!(store.missing_in(Some(two), vec![first.hash()]).await.unwrap(), [true], "and gives nothing");
+    let report = within(two, &[&first, &third], both).await.unwrap();
+    assert_eq!((report.brought, report.stored, report.held), (both, 1, 1));
+}
+
 async fn commits_at_the_same_time_are_judged_one_after_the_other(store: &dyn Both) {
     let (share, _) = store.open_share("s").await.unwrap();
     let same_name = |n| store.commit(request(share, vec![put(n, 0, 0, "x", Kind::Folder)], &[]));
@@ -284,6 +310,7 @@ suite! {
     every_page_size_gives_each_node_once_at_its_latest_version,
     a_manifest_stands_only_with_all_its_blocks,
     a_share_is_told_of_given_and_can_name_only_what_was_brought_to_it,
+    a_put_brings_what_its_share_did_not_reach_and_no_more_than_it_may,
     commits_at_the_same_time_are_judged_one_after_the_other,
     a_block_that_needs_another_one_is_not_taken,
     the_share_as_it_was_after_every_commit_is_found_by_folder_path_and_id,

@@ -74,6 +74,9 @@ pub enum StorageError {
     /// The disk has no room. Nothing was taken, and the store goes on.
     #[error("the disk of {0} is full")]
     Full(PathBuf),
+    /// The blocks bring more than they may. Nothing was taken.
+    #[error("more than this device may bring")]
+    OverQuota,
     /// The index must be built anew, and the disk has no room for another one beside what is there.
     #[error(
         "the disk of {0} is full, and the index of the store needs room: make room there and start again"

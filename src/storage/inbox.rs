@@ -54,6 +54,8 @@ pub struct Put {
     pub asker: Asker,
     /// What.
     pub blocks: Vec<Prepared>,
+    /// Most that they may bring, bytes.
+    pub brought_max: u64,
     /// To whom.
     pub reply: oneshot::Sender<Result<PutReport>>,
     /// Held until it is done.

@@ -162,12 +162,25 @@ impl State {
         OfShare { state: self, share }
     }
 
-    fn put(&mut self, share: Option<ShareId>, blocks: &[VerifiedBlock]) -> Result<PutReport> {
+    fn put(
+        &mut self,
+        share: Option<ShareId>,
+        blocks: &[VerifiedBlock],
+        brought_max: u64,
+    ) -> Result<PutReport> {
         self.disk.check()?;
         if let Some(block) = blocks.iter().find(|block| !block.is_self_contained()) {
             return Err(StorageError::NeedsBase(block.hash()));
         }
-        let mut report = PutReport::default();
+        let fresh: BTreeMap<BlockHash, u64> = blocks
+            .iter()
+            .filter(|block| !self.reaches(share, &block.hash()))
+            .map(|block| (block.hash(), block.sealed().payload.len() as u64))
+            .collect();
+        let mut report = PutReport { brought: fresh.values().sum(), ..PutReport::default() };
+        if report.brought > brought_max {
+            return Err(StorageError::OverQuota);
+        }
         let is_new = |block: &VerifiedBlock| !self.blocks.0.contains_key(&block.hash());
         if blocks.iter().any(is_new) {
             self.disk.take_room()?;
@@ -191,7 +204,7 @@ impl State {
         if !self.shares.contains_key(&id) {
             return Err(StorageError::UnknownShare);
         }
-        self.put(Some(id), &inline)?;
+        self.put(Some(id), &inline, u64::MAX)?;
         let share = self.shares.get(&id).ok_or(StorageError::UnknownShare)?;
         let verdicts = decide(share, &self.of_share(id), &mut KnownContents::default(), &changes)?;
         let share = self.shares.get_mut(&id).ok_or(StorageError::UnknownShare)?;
@@ -313,9 +326,14 @@ impl Held for OfShare<'_> {
 }
 
 impl BlockStore for MemoryStore {
-    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+    fn put_within(
+        &self,
+        share: Option<ShareId>,
+        blocks: Vec<VerifiedBlock>,
+        brought_max: u64,
+    ) -> BoxFuture<'_, Result<PutReport>> {
         // Inside: a future does nothing before it is polled.
-        Box::pin(async move { self.state().put(share, &blocks) })
+        Box::pin(async move { self.state().put(share, &blocks, brought_max) })
     }
 
     fn get_in(

@@ -131,6 +131,9 @@ pub struct PutReport {
     pub held: usize,
     /// Payload bytes written for the new ones.
     pub bytes: u64,
+    /// Payload bytes of those that the share did not reach before, held or not, and that nobody asked it for. This is what
+    /// a device is charged: what others hold must not show in it.
+    pub brought: u64,
 }
 
 /// Keeps blocks by the hash of their plain bytes.
@@ -144,7 +147,20 @@ pub trait BlockStore: Send + Sync {
     ///
     /// # Cancel safety
     /// A dropped call may or may not have taken the blocks.
-    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>>;
+    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+        self.put_within(share, blocks, u64::MAX)
+    }
+
+    /// The same, if what they [bring](PutReport::brought) is no more than `brought_max` bytes.
+    ///
+    /// # Errors
+    /// As `put_in`, and [`StorageError::OverQuota`].
+    fn put_within(
+        &self,
+        share: Option<ShareId>,
+        blocks: Vec<VerifiedBlock>,
+        brought_max: u64,
+    ) -> BoxFuture<'_, Result<PutReport>>;
 
     /// Reads blocks, in the order asked for; `None` for one that is not held, or that this share does not reach (`None`:
     /// the owner, who reaches all). What comes back was checked against the

@@ -100,6 +100,23 @@ fn reaches(shared: &Shared, asker: Asker, tags: &[Tag]) -> bool {
     }
 }
 
+/// True when a put of this block brings something: its share did not reach it, and was not asked for it.
+pub fn is_brought(
+    shared: &Shared,
+    index: &Index,
+    asker: Asker,
+    hash: &BlockHash,
+    tags: &[Tag],
+) -> Result<bool> {
+    if reaches(shared, asker, tags) {
+        return Ok(false);
+    }
+    if !shared.is_damaged(hash) {
+        return Ok(true);
+    }
+    Ok(!may_ask(shared, &tags_of(shared, index, hash)?, asker.tag()))
+}
+
 /// The tags of a block that is wanted, wherever they are known from.
 pub fn tags_of(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Vec<Tag>> {
     let mut tags = index.row(hash)?.map(|(_, tags)| tags).unwrap_or_default();
@@ -112,8 +129,7 @@ pub fn tags_of(shared: &Shared, index: &Index, hash: &BlockHash) -> Result<Vec<T
 }
 
 /// True when a share's devices may be asked for a block.
-pub fn may_ask(shared: &Shared, tags: &[Tag], share: ShareId) -> bool {
-    let tag = Tag::of(share);
+pub fn may_ask(shared: &Shared, tags: &[Tag], tag: Tag) -> bool {
     // Damage has hidden who named it: everybody is asked. That tells its hash, and nothing of what is in it.
     let nobodys = tags.is_empty() && shared.tags_lack.load(Ordering::Relaxed);
     tags.contains(&tag) || tags.contains(&Tag::ALL) || nobodys || shared.is_only_share(tag)

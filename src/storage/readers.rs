@@ -5,7 +5,7 @@ mod lacking;
 
 use super::history;
 use super::pack_file::Location;
-use super::reach::{self, Asker};
+use super::reach::{self, Asker, Tag};
 use super::shared::Shared;
 use super::sled::{Index, ShareIndex};
 use super::timeline::{self, Timeline};
@@ -156,7 +156,7 @@ impl Reader {
         let mut wanted = Vec::new();
         for hash in self.shared.wanted() {
             let tags = reach::tags_of(&self.shared, &self.index, &hash);
-            if reach::may_ask(&self.shared, &tags.map_err(|error| self.shared.fail(error))?, share) {
+            if reach::may_ask(&self.shared, &tags.map_err(|error| self.shared.fail(error))?, Tag::of(share)) {
                 wanted.push(hash);
             }
         }

@@ -386,13 +386,18 @@ fn random_seed(path: &Path) -> Result<[u8; 32]> {
 }
 
 impl BlockStore for Store {
-    fn put_in(&self, share: Option<ShareId>, blocks: Vec<VerifiedBlock>) -> BoxFuture<'_, Result<PutReport>> {
+    fn put_within(
+        &self,
+        share: Option<ShareId>,
+        blocks: Vec<VerifiedBlock>,
+        brought_max: u64,
+    ) -> BoxFuture<'_, Result<PutReport>> {
         let asker = Asker::of(share);
         Box::pin(async move {
             let permit = self.room(&blocks).await?;
             let blocks = Prepared::all(blocks)?;
             let (reply, answer) = oneshot::channel();
-            self.ask(Work::Put(Put { asker, blocks, reply, _permit: permit }), answer).await
+            self.ask(Work::Put(Put { asker, blocks, brought_max, reply, _permit: permit }), answer).await
         })
     }
 

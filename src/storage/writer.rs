@@ -111,8 +111,8 @@ impl Writer {
 
     /// Takes the blocks of several requests with one write, and answers each.
     fn put_together(&mut self, puts: Vec<Put>) {
-        let requests: Vec<(Asker, &[Prepared])> =
-            puts.iter().map(|put| (put.asker, put.blocks.as_slice())).collect();
+        let requests: Vec<(Asker, &[Prepared], u64)> =
+            puts.iter().map(|put| (put.asker, put.blocks.as_slice(), put.brought_max)).collect();
         let done = self.put(&requests).map_err(|error| self.fatal_if_index(error));
         match (done, puts.len()) {
             (Ok(reports), _) => {
@@ -131,31 +131,39 @@ impl Writer {
     }
 
     /// Takes all blocks of all requests or none.
-    fn put(&mut self, requests: &[(Asker, &[Prepared])]) -> Result<Vec<PutReport>> {
+    fn put(&mut self, requests: &[(Asker, &[Prepared], u64)]) -> Result<Vec<PutReport>> {
         self.shared.failure.check()?;
         let mut seen = HashSet::new();
         let mut fresh = Vec::new();
         let mut reports = Vec::with_capacity(requests.len());
         let mut tags = Vec::new();
-        for (asker, blocks) in requests {
+        let mut tagged = HashSet::new();
+        for (asker, blocks, brought_max) in requests {
             let mut report = PutReport::default();
             for one in *blocks {
                 let hash = one.block.hash();
                 // Whoever puts a block relies on it.
                 self.shared.leases().save(&hash);
                 let (place, known) = reach::look(&self.shared, &self.index, &hash)?;
-                if !known.contains(&asker.tag()) {
+                let bytes = one.block.sealed().payload.len() as u64;
+                if !known.contains(&asker.tag()) && tagged.insert((hash, asker.tag())) {
                     // Whoever has the bytes may have them again.
                     tags.push((hash, asker.tag()));
+                    if reach::is_brought(&self.shared, &self.index, *asker, &hash, &known)? {
+                        report.brought += bytes;
+                    }
                 }
                 let held = place.is_some() && !self.shared.is_damaged(&hash);
                 if seen.insert(hash) && !held {
                     report.stored += 1;
-                    report.bytes += one.block.sealed().payload.len() as u64;
+                    report.bytes += bytes;
                     fresh.push((&one.block, one.header));
                 } else {
                     report.held += 1;
                 }
+            }
+            if report.brought > *brought_max {
+                return Err(StorageError::OverQuota);
             }
             reports.push(report);
         }
@@ -271,7 +279,7 @@ impl Writer {
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
         let asker = Asker::Share(Tag::of(share));
-        self.put(&[(asker, inline)])?;
+        self.put(&[(asker, inline, u64::MAX)])?;
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
         let held = Here {

@@ -23,6 +23,8 @@ pub const STALL_MS_MAX: u64 = 60_000;
 pub struct Outbox {
     queue: mpsc::UnboundedSender<Queued>,
     budget: Arc<Semaphore>,
+    /// Of several outboxes.
+    shared: Option<Arc<Semaphore>>,
     shrinks: bool,
 }
 
@@ -30,7 +32,7 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Queued {
     frame: EncodedFrame,
-    _budget: Option<OwnedSemaphorePermit>,
+    _budget: Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
 }
 
 /// The writer's end of an [`Outbox`].
@@ -39,9 +41,14 @@ pub struct Outgoing(mpsc::UnboundedReceiver<Queued>);
 
 /// An outbox and the end that [`write_all`] serves.
 pub fn outbox() -> (Outbox, Outgoing) {
+    outbox_within(None)
+}
+
+/// The same, with a budget besides its own that it shares with other outboxes, bytes; at least [`QUEUED_BYTES_MAX`].
+pub fn outbox_within(shared: Option<Arc<Semaphore>>) -> (Outbox, Outgoing) {
     let (queue, outgoing) = mpsc::unbounded_channel();
     let budget = Arc::new(Semaphore::new(QUEUED_BYTES_MAX));
-    (Outbox { queue, budget, shrinks: false }, Outgoing(outgoing))
+    (Outbox { queue, budget, shared, shrinks: false }, Outgoing(outgoing))
 }
 
 impl Outbox {
@@ -66,8 +73,14 @@ impl Outbox {
     /// Safe: the frame is queued whole or not at all.
     pub async fn send_frame(&self, frame: EncodedFrame) -> Result<(), WireError> {
         let permits = u32::try_from(frame.wire_bytes().min(QUEUED_BYTES_MAX)).unwrap_or(u32::MAX);
-        let budget = self.budget.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
-        self.queue.send(Queued { frame, _budget: Some(budget) }).map_err(|_| WireError::Ended)
+        let own = self.budget.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
+        let shared = match &self.shared {
+            Some(shared) => {
+                Some(shared.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?)
+            }
+            None => None,
+        };
+        self.queue.send(Queued { frame, _budget: Some((own, shared)) }).map_err(|_| WireError::Ended)
     }
 
     /// Queues a frame without waiting and outside the budget: for callers that bound their bytes themselves, and for

@@ -25,11 +25,11 @@ fn told(mut command: Command, line: &str) -> Outcome {
 }
 
 impl World {
-    fn store_arg(&self) -> String {
+    pub fn store_arg(&self) -> String {
         self.store().to_str().unwrap().to_owned()
     }
 
-    fn invite(&self, more: &[&str]) -> String {
+    pub fn invite(&self, more: &[&str]) -> String {
         let store = self.store_arg();
         let mut args = vec!["invite", "--store", &store];
         args.extend_from_slice(more);
@@ -39,18 +39,18 @@ impl World {
         lines[0].to_owned()
     }
 
-    fn join(&self, folder: &Folder, line: &str) -> Outcome {
+    pub fn join(&self, folder: &Folder, line: &str) -> Outcome {
         let mut command = self.command(["join".as_ref(), folder.path().as_os_str()]);
         command.args(["--device", &folder.name()]);
         told(command, line)
     }
 
     /// `sync --once` of a folder that was joined: it knows where to go.
-    fn once_joined(&self, folder: &Folder) -> Outcome {
+    pub fn once_joined(&self, folder: &Folder) -> Outcome {
         self.run(["sync".as_ref(), folder.path().as_os_str(), "--once".as_ref()])
     }
 
-    fn devices(&self) -> String {
+    pub fn devices(&self) -> String {
         self.run(["devices", "--store", &self.store_arg()]).code(0).stdout
     }
 

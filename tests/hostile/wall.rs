@@ -6,8 +6,9 @@ use dropblock::cli::wall::{May, raise};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
 use std::io::ErrorKind::PermissionDenied;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs in a thread of its own, because there is no way back.
 fn behind_a_wall(may_write: &Path, deed: impl FnOnce() + Send) -> bool {
@@ -102,4 +103,51 @@ fn every_thread_of_server_and_client_is_walled_in() {
     let b = world.folder("b");
     let said = world.once_with(&b, &["-v"]).code(0).stderr;
     assert!(said.contains("walled in"), "{said}");
+}
+
+/// They take what a server or a store says, too.
+#[test]
+fn every_command_walls_itself_in_and_works() {
+    let top = tempfile::tempdir().unwrap();
+    if !behind_a_wall(top.path(), || {}) {
+        return skipped("needs Landlock in the kernel");
+    }
+    let mut world = World::new();
+    let a = world.folder("a");
+    a.write("f", "1");
+    world.sync(&a);
+    a.write("f", "2");
+    world.sync(&a);
+    let (folder, store) = (a.path().to_str().unwrap().to_owned(), world.store().to_str().unwrap().to_owned());
+    let run = |world: &World, args: &[&str]| {
+        let said = world.run([args, &["-v"]].concat()).code(0);
+        assert!(said.stderr.contains("walled in"), "{args:?}: {}", said.stderr);
+        said.stdout
+    };
+    let addr = world.addr().to_string();
+    let log = run(&world, &["log", &folder, "f", "--server", &addr]);
+    assert_eq!(log.lines().count(), 2, "{log}");
+    run(&world, &["restore", &folder, "f", "--version", "1", "--server", &addr]);
+    assert_eq!(a.text("f"), "1");
+    let of_store = |world: &World| {
+        for command in ["check", "stats", "gc", "devices", "invite"] {
+            run(world, &[command, "--store", &store]);
+        }
+    };
+    of_store(&world);
+    let invite = run(&world, &["invite", "--store", &store]);
+    let b = world.folder("b");
+    let mut join = world.command(["join".as_ref(), b.path().as_os_str(), "-v".as_ref()]);
+    let mut join = join.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    join.stdin.take().unwrap().write_all(invite.as_bytes()).unwrap();
+    let joined = join.wait_with_output().unwrap();
+    assert!(
+        joined.status.success() && String::from_utf8_lossy(&joined.stderr).contains("walled in"),
+        "{joined:?}"
+    );
+    world.stop_server();
+    of_store(&world);
+    let devices = run(&world, &["devices", "--store", &store]);
+    let id = devices.split_whitespace().next().unwrap();
+    run(&world, &["revoke", "--store", &store, id]);
 }

@@ -6,7 +6,7 @@ use dropblock::auth::{Binding, DeviceKey, Ends, Fingerprint, InviteSecret, Proof
 use dropblock::block::{Block, Sealer};
 use dropblock::server::gate::owner_secret;
 use dropblock::server::{self, Access, Devices, Gate};
-use dropblock::storage::MemoryStore;
+use dropblock::storage::{BlockStore, MemoryStore};
 use dropblock::wire::opening::{self, Challenge, Knock};
 use dropblock::wire::tls::TlsServer;
 use dropblock::wire::{
@@ -29,17 +29,27 @@ pub struct Guarded {
     pub key: ServerKey,
 }
 
-async fn guarded(clear: bool) -> Guarded {
+pub async fn guarded(clear: bool) -> Guarded {
     guarded_with(clear, config()).await
 }
 
 async fn guarded_with(clear: bool, config: server::Config) -> Guarded {
+    guarded_over(clear, config, |store| store).await
+}
+
+/// The same over a block store that is made of the reference.
+pub async fn guarded_over(
+    clear: bool,
+    config: server::Config,
+    wrap: impl FnOnce(Arc<MemoryStore>) -> Arc<dyn BlockStore>,
+) -> Guarded {
     let key = ServerKey::from_seed([11; 32]).unwrap();
     let devices = Arc::new(Devices::in_memory(|| 1000));
     let gate = Arc::new(Gate::new(key.clone(), clear, [5; 32], b"boot".to_vec(), devices).unwrap());
     let config = server::Config { access: Access::Proved(gate.clone()), ..config };
     let store = Arc::new(MemoryStore::new([7; 32]));
-    Guarded { running: start_with(config, store.clone(), store).await, gate, key }
+    let blocks = wrap(store.clone());
+    Guarded { running: start_with(config, blocks, store).await, gate, key }
 }
 
 /// The keys of a folder in a test.
@@ -81,24 +91,24 @@ fn ring(device: u8, secrets: Vec<Secret>, pin: Option<Pin>) -> Arc<Ring> {
 }
 
 impl Guarded {
-    fn owner(&self, device: u8) -> SecureDialer {
+    pub fn owner(&self, device: u8) -> SecureDialer {
         let keyring = ring(device, vec![owner_secret(&self.key)], None);
         SecureDialer { keyring, tls: Tls::Auto, invite: None }
     }
 
-    fn invited(&self, device: u8, invite: Option<InviteSecret>) -> SecureDialer {
+    pub fn invited(&self, device: u8, invite: Option<InviteSecret>) -> SecureDialer {
         let pin = Pin { server: self.key.fingerprint(), invited: true };
         SecureDialer { keyring: ring(device, vec![], Some(pin)), tls: Tls::Auto, invite }
     }
 
     /// A device with this scope, that has joined.
-    async fn joined(&self, device: u8, scope: Scope, share: &str) -> (Connection, Pushes) {
+    pub async fn joined(&self, device: u8, scope: Scope, share: &str) -> (Connection, Pushes) {
         let invite = InviteSecret::from_bytes([device; 16]);
-        self.gate.devices.invite(&invite, scope).unwrap();
+        self.gate.devices.invite(&invite, scope, None).unwrap();
         self.open(&self.invited(device, Some(invite)), share).await.unwrap()
     }
 
-    async fn open(&self, dialer: &SecureDialer, share: &str) -> Result<(Connection, Pushes), WireError> {
+    pub async fn open(&self, dialer: &SecureDialer, share: &str) -> Result<(Connection, Pushes), WireError> {
         open_at(dialer, self.running.address, share).await
     }
 }
@@ -117,7 +127,7 @@ async fn over(link: Link, share: &str) -> Result<(Connection, Pushes), WireError
     soon(Connection::open(link.reader, link.writer, hello, Options::default(), Arc::default())).await
 }
 
-fn scope(share: &str, read_only: bool) -> Scope {
+pub fn scope(share: &str, read_only: bool) -> Scope {
     Scope { share: Some(share.into()), read_only }
 }
 
@@ -166,7 +176,7 @@ async fn the_owner_comes_in_without_any_set_up_in_the_clear_and_inside_tls() {
     assert_eq!(inside.welcome().head.seq.0, 1);
     let listed = server.gate.devices.list();
     assert_eq!(listed.len(), 2);
-    assert!(listed.iter().all(|device| !device.invited && device.name == NAME));
+    assert!(listed.iter().all(|(device, _)| !device.invited && device.name == NAME));
     // A server that allows nothing in the clear is reached all the same.
     let strict = guarded(false).await;
     strict.open(&strict.owner(1), SHARE).await.unwrap();
@@ -261,7 +271,7 @@ async fn a_client_that_does_not_know_the_secret_is_refused_whatever_it_says() {
     let server = guarded(true).await;
     let key = DeviceKey::from_seed([1; 32]).unwrap();
     let invite = InviteSecret::from_bytes([1; 16]);
-    server.gate.devices.invite(&invite, scope(SHARE, false)).unwrap();
+    server.gate.devices.invite(&invite, scope(SHARE, false), None).unwrap();
     let proofs: [&dyn Fn(&Binding) -> Auth; 5] = [
         &|binding| Proof::owner(&Secret::from_bytes([0; 32]), &key, binding).into(),
         &|binding| Proof::device(&key, binding).into(),
@@ -390,7 +400,7 @@ async fn a_server_that_shows_a_key_it_does_not_have_is_refused() {
 async fn an_invite_works_once_and_for_its_own_share_only() {
     let server = guarded(true).await;
     let invite = InviteSecret::from_bytes([3; 16]);
-    server.gate.devices.invite(&invite, scope(SHARE, false)).unwrap();
+    server.gate.devices.invite(&invite, scope(SHARE, false), None).unwrap();
     let first = server.invited(1, Some(invite.clone()));
     assert_eq!(server.open(&first, "default").await.err().unwrap().code(), ErrorCode::Auth);
     server.open(&first, SHARE).await.expect("a wrong share does not use it up");
@@ -506,7 +516,7 @@ async fn a_device_that_is_revoked_is_cut_off_and_comes_back_no_more() {
     let server = guarded(true).await;
     let (guest, _p) = server.joined(5, scope(SHARE, false), SHARE).await;
     let (owner, _p) = server.open(&server.owner(1), SHARE).await.unwrap();
-    let ids: Vec<String> = server.gate.devices.list().into_iter().map(|device| device.id).collect();
+    let ids: Vec<String> = server.gate.devices.list().into_iter().map(|(device, _)| device.id).collect();
     assert_eq!(ids.len(), 2);
     server.gate.devices.revoke(&ids[0]).unwrap();
     assert_eq!(soon(guest.closed()).await.code(), ErrorCode::Auth);
