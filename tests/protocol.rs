@@ -10,6 +10,8 @@ mod changes;
 mod deltas;
 #[path = "protocol/faults.rs"]
 mod faults;
+#[path = "protocol/folding.rs"]
+mod folding;
 #[path = "protocol/handshake.rs"]
 mod handshake;
 #[path = "protocol/history.rs"]

@@ -131,12 +131,12 @@ impl Session<'_> {
         }
     }
 
-    /// The path that a node has, or was to have, for people.
-    fn shown(&self, id: NodeId) -> String {
+    /// The path that a node has, or was to have, for people; that of the top when it has none.
+    fn shown(&self, id: NodeId) -> RelPath {
         let disk = self.client.cycle.disk(&self.client.state.base);
         let place = self.client.cycle.remote_state(id).or_else(|| disk.state(id));
         let path = place.and_then(|state| Some(disk.path_of(state.parent)?.join(&state.name)));
-        path.map(|path| path.to_string()).unwrap_or_default()
+        path.unwrap_or_else(RelPath::root)
     }
 
     async fn contents(&mut self, plan: &Plan, near: &Near) -> Result<(), ClientError> {
@@ -269,7 +269,7 @@ impl Session<'_> {
             // A place that is taken by something without a look is not ours to replace.
             let expect = now.and_then(|_| client.stamp(id));
             if copy.is_none() && beside.look(&path).map(|meta| meta.stamp) != expect {
-                self.left.insert(id, path.to_string());
+                self.left.insert(id, path);
                 self.again = true;
                 continue;
             }

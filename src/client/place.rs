@@ -4,7 +4,7 @@
 
 use crate::folder::apply::Outcome;
 use crate::folder::stage::Staged;
-use crate::folder::{EntryKind, Folder, FolderError, Identity, Stamp};
+use crate::folder::{EntryKind, Folder, FolderError, Identity, Meta, Stamp};
 use crate::model::{Kind, Name, NodeId, NodeState, RelPath};
 use crate::reconcile::{DiskOp, conflict_name};
 use crate::tree::Overlay;
@@ -193,13 +193,33 @@ impl Builder<'_, '_> {
         } else {
             let Some(from) = self.disk.path_of(id) else { return self.lost(id) };
             self.report.touch(&from);
-            self.folder.rename(&from, &to, &stamp)?
+            match self.folder.rename(&from, &to, &stamp)? {
+                // The disk takes both names for one, so the node stands in its own way.
+                Outcome::Raced if self.is_respelled(&from, &to, &stamp)? => {
+                    self.run(&DiskOp::Park { id })?;
+                    let (true, Some(stamp)) = (self.parked.contains_key(&id), self.stamp(id)) else {
+                        return Ok(());
+                    };
+                    self.folder.unpark(id, &to, &stamp)?
+                }
+                outcome => outcome,
+            }
         };
         if let Outcome::Done { stamp: now } = outcome {
             self.parked.remove(&id);
             self.renamed(id, &stamp, now);
         }
         self.settle(id, &to, outcome, NodeState { parent, name: name.clone(), kind: was.kind })
+    }
+
+    /// True when what stands at both paths is this one thing, under the first name.
+    fn is_respelled(&self, from: &RelPath, to: &RelPath, stamp: &Stamp) -> Result<bool, FolderError> {
+        let is_it = |meta: Option<Meta>| meta.is_some_and(|meta| meta.stamp.identity() == stamp.identity());
+        if !is_it(self.folder.look(to)?) || !is_it(self.folder.look(from)?) {
+            return Ok(false);
+        }
+        let taken = self.folder.taken_by(to)?;
+        Ok(taken.is_some() && taken.as_ref() == from.split_last().map(|(_, name)| name))
     }
 
     fn meta(&mut self, id: NodeId, kind: &Kind) -> Result<(), FolderError> {

@@ -26,6 +26,8 @@ const ROUNDS_MAX: u32 = 1000;
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 /// That often.
 const REREADS_MAX: u32 = 6;
+/// Of so many that could not be placed it is said why.
+const LOOKED_AT_MAX: usize = 100;
 
 /// An open session.
 pub(super) struct Session<'a> {
@@ -56,7 +58,7 @@ pub(super) struct Session<'a> {
     /// A file was read that had changed an instant before.
     unrested: bool,
     /// Nodes that could not be placed in the last cycle.
-    pub(super) left: BTreeMap<NodeId, String>,
+    pub(super) left: BTreeMap<NodeId, RelPath>,
     /// Folders that are gone on the server and hold only what is not synced. The server's word stays a difference: it is
     /// carried out once they are empty, and the next session, which reads on from before it, knows it too.
     pub(super) stays: BTreeSet<NodeId>,
@@ -455,9 +457,17 @@ impl<'a> Session<'a> {
             let line = ClientError::Garbled { path: path.clone() }.to_string();
             self.client.problem(path, line);
         }
-        for (_, path) in std::mem::take(&mut self.left) {
-            let line = format!("{path}: something that is not synced is in the way, or it keeps changing");
-            self.client.problem(path, line);
+        for (number, (_, path)) in std::mem::take(&mut self.left).into_iter().enumerate() {
+            // Each is a look at a whole folder.
+            let folder = &self.client.folder;
+            let taken = if number < LOOKED_AT_MAX { folder.work().here(|| folder.taken_by(&path)) } else { Ok(None) };
+            let line = match taken {
+                Ok(Some(name)) => format!(
+                    "{path}: on this disk that name is the same as {name}, which is there; it waits until one of them is called otherwise"
+                ),
+                _ => format!("{path}: something that is not synced is in the way, or it keeps changing"),
+            };
+            self.client.problem(path.to_string(), line);
         }
     }
 

@@ -225,6 +225,8 @@ impl Folder {
         };
         between();
         match dir.meta_if_there(name).map_err(&failed)? {
+            // On a disk that folds names it may be another folder, the private one even.
+            Some(_) if !made && !is_written(&dir, name).map_err(&failed)? => Ok(Outcome::Raced),
             Some(meta) if meta.kind == EntryKind::Folder => Ok(Outcome::Done { stamp: meta.stamp }),
             // The user has deleted or renamed it since then. Made once more, that would come to nothing.
             _ if made => Ok(Outcome::Done { stamp: Stamp::NONE }),
@@ -240,6 +242,23 @@ impl Folder {
             return Ok(Outcome::Raced);
         };
         move_checked((&from_dir, from_name), (&to_dir, to_name), expect).map_err(self.failed("move", from))
+    }
+
+    /// What has the name of a path, when it is another name that is the same on this disk: some fold case, or the forms of
+    /// accents. `None` when nothing stands there, or what stands there is called so.
+    pub fn taken_by(&self, path: &RelPath) -> Result<Option<Name>, FolderError> {
+        let Some((dir, name)) = self.parent_dir(path)? else { return Ok(None) };
+        let failed = self.failed("look at", path);
+        let Some(meta) = dir.meta_if_there(name).map_err(&failed)? else { return Ok(None) };
+        if is_written(&dir, name).map_err(&failed)? {
+            return Ok(None);
+        }
+        let is_it = |other: &Name| {
+            let found = dir.meta_if_there(other).ok().flatten();
+            found.is_some_and(|found| found.stamp.identity() == meta.stamp.identity())
+        };
+        let names = dir.list().map_err(&failed)?.into_iter().map(|listed| listed.name);
+        Ok(names.into_iter().find(is_it))
     }
 
     /// Moves a node out of the way, to break a cycle of renames.
@@ -424,6 +443,11 @@ fn trust(after: Stamp, wanted: Stamp) -> Stamp {
 
 fn placed_stamp(dir: &Dir, name: &Name, staged: &Staged) -> Stamp {
     dir.meta(name).map_or(staged.stamp.distrusted(), |meta| trust(meta.stamp, staged.stamp))
+}
+
+/// True when a folder lists just this name.
+fn is_written(dir: &Dir, name: &Name) -> io::Result<bool> {
+    Ok(dir.list()?.iter().any(|listed| listed.name == *name))
 }
 
 /// Moves a node to a free name if it is the expected one, before and after.

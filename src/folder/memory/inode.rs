@@ -73,6 +73,16 @@ pub struct Inner {
     /// What the current call changed.
     pub hints: BTreeSet<Hint>,
     pub digest: u64,
+    /// Names that differ only by case, or by how an accent is written, are one, as on vfat and in folders with `chattr +F`.
+    pub folds: bool,
+}
+
+/// What names have alike that are one on a disk that folds.
+fn folded(name: &Name) -> Vec<u8> {
+    match std::str::from_utf8(name.as_bytes()) {
+        Ok(text) => text.to_lowercase().replace("e\u{301}", "\u{e9}").into_bytes(),
+        Err(_) => name.as_bytes().to_ascii_lowercase(),
+    }
 }
 
 impl Inner {
@@ -91,6 +101,7 @@ impl Inner {
             process: 0,
             hints: BTreeSet::new(),
             digest: 0xcbf2_9ce4_8422_2325,
+            folds: false,
         }
     }
 
@@ -116,7 +127,17 @@ impl Inner {
     }
 
     pub fn child(&self, dir: u64, name: &Name) -> io::Result<u64> {
-        self.folder(dir)?.get(name).copied().ok_or_else(|| Errno::NOENT.into())
+        self.entry(dir, name)?.map(|(_, ino)| ino).ok_or_else(|| Errno::NOENT.into())
+    }
+
+    /// What stands under a name, and how that is written on the disk.
+    fn entry(&self, dir: u64, name: &Name) -> io::Result<Option<(Name, u64)>> {
+        let names = self.folder(dir)?;
+        if let Some(ino) = names.get(name) {
+            return Ok(Some((name.clone(), *ino)));
+        }
+        let alike = |other: &Name| self.folds && folded(other) == folded(name);
+        Ok(names.iter().find(|(other, _)| alike(other)).map(|(other, ino)| (other.clone(), *ino)))
     }
 
     /// A child that must be a folder.
@@ -161,7 +182,13 @@ impl Inner {
     }
 
     /// Changes names in one step. Everything was checked.
-    pub fn rename(&mut self, op: NameOp) {
+    pub fn rename(&mut self, mut op: NameOp) {
+        for (dir, name, _) in &mut op {
+            // What is there keeps its spelling.
+            if let Ok(Some((written, _))) = self.entry(*dir, name) {
+                *name = written;
+            }
+        }
         for (dir, name, _) in &op {
             if let Ok(old) = self.child(*dir, name)
                 && let Some(node) = self.inodes.get_mut(&old)

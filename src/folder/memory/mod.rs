@@ -178,6 +178,11 @@ impl MemoryDisk {
         *self.hook() = Some(Box::new(hook));
     }
 
+    /// From now on names that differ only by case, or by how an accent is written, are one.
+    pub fn fold_names(&self) {
+        self.inner().folds = true;
+    }
+
     /// While deaf, changes are not reported to watchers.
     pub fn set_deaf(&self, deaf: bool) {
         self.control().deaf = deaf;
