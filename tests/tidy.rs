@@ -328,6 +328,23 @@ fn the_gate_runs_the_test_command_of_the_readme() {
     }
 }
 
+/// Keys that a peer chooses must not tell where they go: tables have random keys, each its own.
+#[test]
+fn tables_are_those_of_the_standard_library_or_our_own_with_random_keys() {
+    let hashers =
+        ["BuildHasherDefault", "DefaultHasher", "with_hasher", "ahash", "fxhash", "FxHash", "rustc_hash"];
+    let mut wrong = Vec::new();
+    for path in files("src", &["rs"]) {
+        let text = fs::read_to_string(&path).unwrap();
+        let named = hashers.iter().filter(|hasher| text.contains(**hasher));
+        wrong.extend(named.map(|hasher| format!("{}: {hasher}", short(&path))));
+        if text.contains("BuildHasher") && short(&path) != "src/model/id_map.rs" {
+            wrong.push(format!("{}: a hasher of its own", short(&path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 #[test]
 fn no_file_names_a_machine() {
     let homes = [("/ho", "me/"), ("/wo", "rk/"), ("/Us", "ers/")].map(|(a, b)| format!("{a}{b}"));

@@ -21,6 +21,7 @@ mod greet;
 pub mod history;
 mod known;
 mod large;
+mod left;
 mod live;
 mod no_room;
 mod observe;

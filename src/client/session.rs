@@ -26,8 +26,6 @@ const ROUNDS_MAX: u32 = 1000;
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 /// That often.
 const REREADS_MAX: u32 = 6;
-/// Of so many that could not be placed it is said why.
-const LOOKED_AT_MAX: usize = 100;
 
 /// An open session.
 pub(super) struct Session<'a> {
@@ -448,26 +446,6 @@ impl<'a> Session<'a> {
             let why = &self.no_room.why;
             let line = format!("{why}: new content waits here until there is room, everything else goes on");
             self.client.problem(line.clone(), line);
-        }
-    }
-
-    /// Says what could not be placed.
-    pub(super) fn tell_left(&mut self) {
-        if let Some(path) = self.garbled.take().map(|path| path.to_string()) {
-            let line = ClientError::Garbled { path: path.clone() }.to_string();
-            self.client.problem(path, line);
-        }
-        for (number, (_, path)) in std::mem::take(&mut self.left).into_iter().enumerate() {
-            // Each is a look at a whole folder.
-            let folder = &self.client.folder;
-            let taken = if number < LOOKED_AT_MAX { folder.work().here(|| folder.taken_by(&path)) } else { Ok(None) };
-            let line = match taken {
-                Ok(Some(name)) => format!(
-                    "{path}: on this disk that name is the same as {name}, which is there; it waits until one of them is called otherwise"
-                ),
-                _ => format!("{path}: something that is not synced is in the way, or it keeps changing"),
-            };
-            self.client.problem(path.to_string(), line);
         }
     }
 

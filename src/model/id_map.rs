@@ -99,4 +99,23 @@ mod tests {
         // Of 65,536 places 17,243 are hit when all are as likely.
         assert!(fronts.len() > 16_500 && ends.len() > 16_500, "{} {}", fronts.len(), ends.len());
     }
+
+    /// Whoever knew how one map places keys could fill one place of it. In every other map, and in the next process, the
+    /// same keys are spread.
+    #[test]
+    fn keys_crafted_to_collide_in_one_map_are_spread_in_another() {
+        let (known, other) = (IdHashing::default(), IdHashing::default());
+        let place = |map: &IdHashing, id: &NodeId| map.hash_one(id) & 0xff;
+        let ids = (0..200_000u128).map(|n| NodeId::from_bytes((n | n << 77).to_le_bytes()));
+        let crafted: Vec<NodeId> = ids.filter(|id| place(&known, id) == 7).collect();
+        assert!(crafted.len() > 400, "{}", crafted.len());
+        let mut places = [0u32; 256];
+        for id in &crafted {
+            places[usize::try_from(place(&other, id)).unwrap()] += 1;
+        }
+        // About three in each; by chance a dozen is already rare.
+        assert!(places.iter().all(|keys| *keys < 30), "{places:?}");
+        let taken = places.iter().filter(|keys| **keys > 0).count();
+        assert!(taken > 200, "{taken}");
+    }
 }

@@ -1,6 +1,7 @@
 //! [`MemoryStore`]: the reference. Says in the simplest way what a store does, runs in the simulator without threads or
 //! clock, and can [`crash`](MemoryStore::crash).
 
+mod blocks;
 mod disk;
 
 use super::content::{Held, KnownContents, decide};
@@ -322,36 +323,6 @@ impl Held for OfShare<'_> {
 
     fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
         Ok(self.get(hash).and_then(|sealed| seal::open(sealed, None).ok()).map(Block::into_bytes))
-    }
-}
-
-impl BlockStore for MemoryStore {
-    fn put_within(
-        &self,
-        share: Option<ShareId>,
-        blocks: Vec<VerifiedBlock>,
-        brought_max: u64,
-    ) -> BoxFuture<'_, Result<PutReport>> {
-        // Inside: a future does nothing before it is polled.
-        Box::pin(async move { self.state().put(share, &blocks, brought_max) })
-    }
-
-    fn get_in(
-        &self,
-        share: Option<ShareId>,
-        hashes: Vec<BlockHash>,
-    ) -> BoxFuture<'_, Result<Vec<Option<SealedBlock>>>> {
-        let state = self.state();
-        let get = |hash| state.blocks.0.get(hash).filter(|_| state.reaches(share, hash)).cloned();
-        let found = || hashes.iter().map(get).collect();
-        Box::pin(ready(state.disk.check().map(|()| found())))
-    }
-
-    fn missing_in(&self, share: Option<ShareId>, hashes: Vec<BlockHash>) -> BoxFuture<'_, Result<Vec<bool>>> {
-        let state = self.state();
-        let lacks = |hash: &BlockHash| !state.blocks.0.contains_key(hash) || !state.reaches(share, hash);
-        let missing = || hashes.iter().map(lacks).collect();
-        Box::pin(ready(state.disk.check().map(|()| missing())))
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Packs {
     /// Held during a sync.
     syncing: Mutex<()>,
     direct: Direct,
+    /// Blocks that were asked for.
+    #[cfg(test)]
+    pub blocks_read: AtomicU64,
 }
 
 impl Packs {
@@ -60,6 +63,8 @@ impl Packs {
             synced: AtomicU64::new(end.to_u64()),
             syncing: Mutex::default(),
             direct: Direct::default(),
+            #[cfg(test)]
+            blocks_read: AtomicU64::new(0),
         }
     }
 
@@ -245,6 +250,8 @@ impl Packs {
 
     /// Reads blocks in the order of `wanted`, those that lie side by side with one call.
     pub fn read(&self, wanted: &[(BlockHash, Location)]) -> Result<Vec<SealedBlock>> {
+        #[cfg(test)]
+        self.blocks_read.fetch_add(wanted.len() as u64, Ordering::Relaxed);
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_unstable_by_key(|i| wanted.get(*i).map(|(_, location)| location.place));
         let mut out: Vec<Option<SealedBlock>> = vec![None; wanted.len()];

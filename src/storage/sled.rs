@@ -100,6 +100,9 @@ pub struct Index {
     log: Tree,
     places: Tree,
     meta: Tree,
+    /// Blocks that were looked up.
+    #[cfg(test)]
+    pub looks: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl std::fmt::Debug for Index {
@@ -207,6 +210,8 @@ impl Index {
                 log: tree("log")?,
                 places: tree("places")?,
                 meta: tree("meta")?,
+                #[cfg(test)]
+                looks: Default::default(),
                 db: Box::new(db.clone()),
             };
             index.check_format()?;
@@ -269,6 +274,8 @@ impl Index {
 
     /// Where a block lies, and the tags of the shares that reach it.
     pub fn row(&self, hash: &BlockHash) -> Result<Option<(Location, Vec<Tag>)>> {
+        #[cfg(test)]
+        self.looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         guarded(|| match self.blocks.get(hash.as_bytes())? {
             Some(bytes) => broken(row(&bytes)).map(Some),
             None => Ok(None),

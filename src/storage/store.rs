@@ -490,3 +490,7 @@ mod tests;
 #[cfg(test)]
 #[path = "mend_tests.rs"]
 mod mend_tests;
+
+#[cfg(test)]
+#[path = "reach_tests.rs"]
+mod reach_tests;
