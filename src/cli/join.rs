@@ -32,7 +32,6 @@ pub struct Args {
 
 pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     sync::refuse_store(&args.folder)?;
-    sync::wall_in(&args.folder);
     if io::stdin().is_terminal() {
         voice.say("paste the invite, then Enter:");
     }
@@ -58,6 +57,7 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::General, line));
     }
     other_share(args, &invite)?;
+    sync::wall_in(&args.folder);
     let private = Private::open(&args.folder, true).map_err(|error| Failure::general(&error))?;
     // Before the server hears of it: whatever is interrupted from here on, this line can be pasted again.
     known.save(&private)?;

@@ -1,11 +1,14 @@
 //! Every name a Linux folder can hold arrives byte for byte.
 
 use crate::support::disk::Folder;
-use crate::support::random_bytes;
+use crate::support::sandbox::{Sandbox, SmallDisk};
 use crate::support::story::{Mode, Story, arrives};
+use crate::support::world::World;
+use crate::support::{random_bytes, skipped};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Bytes as a path.
 fn path(bytes: &[u8]) -> &Path {
@@ -227,4 +230,52 @@ fn a_thousand_names_of_random_bytes() {
             }
         });
     }
+}
+
+/// A folder with `chattr +F`, where the kernel can have one. `protocol`: `folding` asks more, on a disk in memory.
+#[test]
+fn a_folder_that_folds_case_holds_one_of_two_names_and_mixes_nothing_up() {
+    let place = tempfile::tempdir().unwrap();
+    let image = place.path().join("image");
+    std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    let mkfs = Command::new("mkfs.ext4").args(["-q", "-F", "-O", "casefold"]).arg(&image).status();
+    if !mkfs.is_ok_and(|status| status.success()) {
+        return skipped("needs a mkfs.ext4 that knows casefold");
+    }
+    let mount = place.path().join("disk");
+    // Says so itself where the kernel cannot.
+    let Some(disk) = SmallDisk::of_image(&mount, &image) else { return };
+    let seen = Folder::at(disk.seen().join("f"));
+    std::fs::create_dir(seen.path()).unwrap();
+    if !Command::new("chattr").arg("+F").arg(seen.path()).status().is_ok_and(|status| status.success()) {
+        return skipped("needs chattr +F");
+    }
+    let mut world = World::inside(Sandbox::on(&disk));
+    world.serve();
+    let (a, b) = (world.folder("a"), Folder::at(mount.join("f")));
+    for (path, text) in
+        [("README", "one"), ("readme", "two"), ("d/x", "x"), ("D/y", "y"), (".Dropblock/server", "z")]
+    {
+        a.write(path, text);
+    }
+    world.sync(&a);
+    let all = a.tree();
+    let said = world.once(&b).code(3).stderr;
+    assert!(said.contains("the same as"), "{said}");
+    assert!(!seen.has(".dropblock/server"));
+    world.once(&b).code(3);
+    world.sync(&a);
+    assert_eq!(a.tree(), all, "nothing is taken for deleted or moved");
+    for (path, text) in [("README", "one"), ("readme", "two")] {
+        let is_there =
+            std::fs::read_dir(seen.path()).unwrap().any(|entry| entry.unwrap().file_name() == path);
+        assert!(!is_there || seen.text(path) == text);
+    }
+    // One goes, the other one comes.
+    a.remove("README");
+    a.rename("D", "other");
+    a.rename(".Dropblock", "harmless");
+    world.sync(&a);
+    world.once(&b).code(0);
+    assert_eq!(seen.tree(), a.tree());
 }
