@@ -239,11 +239,10 @@ async fn serve<R, W>(
         (path::escape(hello.device_name.as_bytes()), path::escape(hello.share.as_bytes()));
     info!(%peer, session = ?id, %device, share = %share_name, "session begins");
     let (outbox, outgoing) = outbox::outbox_within(Some(seat.desk.answers.clone()));
-    let welcoming = outbox.clone();
     let outbox = outbox.shrinking(deltas);
-    // The welcome is queued before the writer sees a push.
-    let welcomed = welcoming.send(0, &Message::Welcome(Box::new(welcome)), Vec::new()).await;
-    drop(welcoming);
+    let welcome = EncodedFrame::new(0, &Message::Welcome(Box::new(welcome)), Vec::new());
+    // Queued before the writer sees a push, and outside of budgets: other sessions of the device may have stalled.
+    let welcomed = welcome.and_then(|welcome| outbox.send_now(welcome));
     let mut writing = JoinSet::new();
     writing.spawn(outbox::write_all(writer, outgoing, Some(pushes)));
     let (device, reads) = (hello.device_name, Semaphore::new(READS_MAX));

@@ -148,3 +148,37 @@ async fn next_push(pushes: Option<&Backlog<EncodedFrame>>) -> Next<EncodedFrame>
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    fn frame(mib: usize) -> EncodedFrame {
+        EncodedFrame::new(1, &Message::Pong, vec![Bytes::from(vec![0; mib << 20])]).unwrap()
+    }
+
+    /// True when a frame could be queued without waiting.
+    fn goes(outbox: &Outbox, mib: usize) -> bool {
+        pin!(outbox.send_frame(frame(mib))).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn outboxes_that_share_a_budget_hold_no_more_than_that_together_and_each_no_more_than_its_own() {
+        let shared = Arc::new(Semaphore::new(QUEUED_BYTES_MAX + (4 << 20)));
+        let (one, of_one) = outbox_within(Some(shared.clone()));
+        let (two, of_two) = outbox_within(Some(shared.clone()));
+        for _ in 0..7 {
+            assert!(goes(&one, 1));
+        }
+        assert!(!goes(&one, 1), "its own is full, but for the heads of frames");
+        assert!(goes(&two, 1) && goes(&two, 1) && goes(&two, 1) && goes(&two, 1));
+        assert!(!goes(&two, 1), "what both may hold is full");
+        two.send_now(frame(1)).unwrap();
+        drop(of_one);
+        assert!(goes(&two, 1), "what the first one held is free again");
+        drop(of_two);
+        assert_eq!(shared.available_permits(), QUEUED_BYTES_MAX + (4 << 20));
+    }
+}

@@ -136,7 +136,10 @@ impl Inner {
         if let Some(ino) = names.get(name) {
             return Ok(Some((name.clone(), *ino)));
         }
-        let alike = |other: &Name| self.folds && folded(other) == folded(name);
+        if !self.folds {
+            return Ok(None);
+        }
+        let alike = |other: &Name| folded(other) == folded(name);
         Ok(names.iter().find(|(other, _)| alike(other)).map(|(other, ino)| (other.clone(), *ino)))
     }
 
@@ -185,7 +188,9 @@ impl Inner {
     pub fn rename(&mut self, mut op: NameOp) {
         for (dir, name, _) in &mut op {
             // What is there keeps its spelling.
-            if let Ok(Some((written, _))) = self.entry(*dir, name) {
+            if self.folds
+                && let Ok(Some((written, _))) = self.entry(*dir, name)
+            {
                 *name = written;
             }
         }
