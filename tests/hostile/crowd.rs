@@ -64,15 +64,16 @@ fn a_thousand_idle_clients_cost_kilobytes_each_and_hear_of_every_commit() {
         return skipped("needs a higher limit of open files");
     }
     let mut world = World::new();
-    let (addr, dialer) = (world.addr(), dialer(&world, 40));
+    let addr = world.addr();
     let pid = world.server().process.pid();
     Runtime::new().unwrap().block_on(async {
-        let mut talker = Guest::open(&dialer, addr).await;
+        let mut talker = Guest::open(&dialer(&world, 40), addr).await;
         let alone = commits(&mut talker, "alone").await;
         let before = memory_now(pid);
         let heard = Arc::new(AtomicUsize::new(0));
-        for _ in 0..count {
-            let Guest { mut reader, writer } = Guest::open(&dialer, addr).await;
+        for number in 0..count {
+            let device = dialer(&world, 1_000 + number);
+            let Guest { mut reader, writer } = Guest::open(&device, addr).await;
             let heard = heard.clone();
             tokio::spawn(async move {
                 // Open for as long as it listens.

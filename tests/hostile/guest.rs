@@ -39,13 +39,15 @@ impl Keyring for Ring {
     fn met(&self, _: &Fingerprint) {}
 }
 
-/// Reaches a real server as its owner.
-pub fn dialer(world: &World, device: u8) -> SecureDialer {
+/// Reaches a real server as its owner, with the key of this device.
+pub fn dialer(world: &World, device: usize) -> SecureDialer {
     let place = world.path().join("home/config/dropblock/local");
     let file = fs::read_dir(place).unwrap().next().unwrap().unwrap().path();
     let text = fs::read_to_string(file).unwrap();
     let secret = Secret::from_text(text.split_once('\n').unwrap().1).unwrap();
-    let device = DeviceKey::from_seed([device; 32]).unwrap();
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&device.to_le_bytes());
+    let device = DeviceKey::from_seed(seed).unwrap();
     SecureDialer { keyring: Arc::new(Ring { secret, device }), tls: Tls::Auto, invite: None }
 }
 
