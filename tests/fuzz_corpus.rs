@@ -192,7 +192,12 @@ fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         vec![[&[0], line(&put).as_slice()].concat(), vec![0], [&[1], line(&[1]).as_slice()].concat()],
     );
     let toml = b"# A dropblock store.\nformat = \"1\"\nstore = \"07070707070707070707070707070707\"\n";
-    seeds.insert("store", vec![toml.to_vec(), vec![0, 0, 0, 0]]);
+    let (scope, key) = ((Some("default"), false), [7u8; 32]);
+    let device = ("abcd", "laptop", scope, true, 5u64, 6u64, false);
+    let people = (BTreeMap::from([(key, device)]), BTreeMap::from([([8u8; 32], (scope, 9u64))]));
+    let quotas = (BTreeMap::from([(key, (100u64, 60u64))]), BTreeMap::from([([8u8; 32], 50u64)]));
+    let books = [codec::encode(&people).unwrap(), codec::encode(&(people, quotas)).unwrap()];
+    seeds.insert("store", [vec![toml.to_vec(), vec![0, 0, 0, 0]], books.to_vec()].concat());
     let invite = Invite {
         address: "hub:7420".into(),
         share: "my photos".into(),
@@ -211,6 +216,7 @@ fn the_samples_of_files_are_what_the_programs_write() {
     assert!(seeds["journal"].iter().all(|sample| storage::probe::commit(sample)));
     assert!(storage::probe::pack_record(&seeds["packfile"][0]));
     assert!(storage::probe::store_file(&seeds["store"][0]));
+    assert!(seeds["store"][2..].iter().all(|book| dropblock::server::devices::probe(book)));
     let mut state = b"dbxstate\x01\0\0\0\0\0\0\0".to_vec();
     record::append(&mut state, &seeds["state"][0]).unwrap();
     assert!(folder::probe::state(&state));
