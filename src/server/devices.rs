@@ -1,10 +1,10 @@
 //! The devices that a server knows, and the invites that wait: `STORE/devices`, read at the start, written whole at every
-//! change that must not be forgotten. Holds public keys and hashes only: who steals the file can let nobody in. [`book`] has
+//! change that must not be forgotten. Holds public keys and hashes only: who steals the file can let nobody in. `book` has
 //! the bytes.
 //!
 //! An invite that is taken and the device that takes it are one write; a revocation is durable before it is answered, and
 //! every session looks again when the book changes. When a device was last seen is written now and then; what it has brought
-//! too, and at the latest when that is [`UNWRITTEN_MAX`] bytes more: a crash forgets no more than that.
+//! too, and at the latest when that is 16 MiB more: a crash forgets no more than that.
 
 mod book;
 
