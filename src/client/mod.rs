@@ -200,12 +200,11 @@ impl Client {
             }
             (found, asked) => found.or(asked).unwrap_or_else(|| DEFAULT_SHARE.to_owned()),
         };
-        if state.device.is_none() || state.share.is_none() {
-            let device = state.device.unwrap_or_else(|| DeviceId::from_bytes(ids.bytes16()));
-            let share = Some(share.clone());
-            state.save(vec![Update::Account { store: state.store, share, device: Some(device) }], true)?;
+        if state.device.is_none() {
+            let device = Some(DeviceId::from_bytes(ids.bytes16()));
+            let share = state.share.clone();
+            state.save(vec![Update::Account { store: state.store, share, device }], true)?;
         }
-        folder.note_share(&share);
         if folder.is_copied() && !state.is_copied() {
             state.save(vec![Update::Copied(true)], true)?;
         }

@@ -84,10 +84,12 @@ impl<'a> Session<'a> {
         if other_store || cursor.is_some_and(|at| !knows(at)) {
             client.rejoin()?;
         }
-        if client.state.store != Some(welcome.store) {
-            let (share, device) = (client.state.share.clone(), client.state.device);
+        // Not before: a share that lets this device in, of a store that is there.
+        if client.state.store != Some(welcome.store) || client.state.share.is_none() {
+            let (share, device) = (Some(client.share.clone()), client.state.device);
             client.state.save(vec![Update::Account { store: Some(welcome.store), share, device }], true)?;
         }
+        client.folder.note_share(&client.share);
         client.cycle.forget_remote();
         client.is_behind = false;
         client.met_head = None;

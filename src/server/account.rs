@@ -7,9 +7,10 @@ use super::session::Session;
 use super::{Fault, Server};
 use crate::auth::PublicKey;
 use crate::block::VerifiedBlock;
-use crate::model::{Change, codec};
+use crate::model::{Change, Refusal, codec};
 use crate::storage::ShareId;
 use crate::wire::ErrorCode;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Changes that bring no blocks (moves, deletions, folders) go on when a quota is used up, because they may be what gives
@@ -56,16 +57,27 @@ impl Account {
         storing.await.map_err(lost)?
     }
 
-    /// Counts changes that are about to be committed.
-    pub async fn change(&self, changes: &[Change]) -> Result<(), Fault> {
+    /// True to the letter only for one session at a time: others may commit in the same instant.
+    ///
+    /// # Errors
+    /// When the journal would become longer by more than this device may make it.
+    pub fn may_change(&self, changes: &[Change]) -> Result<(), Fault> {
         let bytes = codec::encode(&changes).map_or(u64::MAX, |bytes| bytes.len() as u64);
         let quota = self.gate.devices.quota(&self.key);
         let bytes_max = |bytes_max: u64| bytes_max.saturating_add(CHANGES_BYTES_MAX);
         if quota.is_some_and(|quota| quota.bytes_used.saturating_add(bytes) > bytes_max(quota.bytes_max)) {
             return Err(Fault::OVER_QUOTA);
         }
-        self.charge(bytes).await;
         Ok(())
+    }
+
+    /// Counts changes that stand; what was refused took nothing.
+    pub async fn changed(&self, changes: &[Change], refused: &[(u32, Refusal)]) {
+        let refused: HashSet<u32> = refused.iter().map(|(place, _)| *place).collect();
+        let standing = (0u32..).zip(changes).filter(|(place, _)| !refused.contains(place));
+        let bytes =
+            standing.filter_map(|(_, change)| codec::encode(change).ok()).map(|bytes| bytes.len() as u64);
+        self.charge(bytes.sum()).await;
     }
 
     async fn charge(&self, bytes: u64) {

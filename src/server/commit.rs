@@ -30,7 +30,7 @@ pub async fn commit(
         if !inline.is_empty() {
             account.store(inline.clone()).await?;
         }
-        account.change(&changes).await?;
+        account.may_change(&changes)?;
     }
     let request = CommitRequest {
         share: session.share,
@@ -41,6 +41,9 @@ pub async fn commit(
     };
     let committed = server.journal.commit(request).await.map_err(|error| server.storage_fault(error))?;
     server.config.counters.commits.add(1);
+    if let Some(account) = Account::of(session) {
+        account.changed(&changes, &committed.refused).await;
+    }
     Ok(answer(&changes, committed))
 }
 

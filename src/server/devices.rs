@@ -333,6 +333,10 @@ fn named<'a>(people: &'a mut People, which: &str) -> Result<(PublicKey, &'a mut 
         device.name == which || (which.len() >= 4 && device.id.starts_with(which))
     };
     let mut found: Vec<_> = people.devices.iter_mut().filter(matches).collect();
+    // A name is what a device says: another one's id, for one. Whoever types a whole id means that.
+    if found.iter().any(|(_, device)| device.id == which) {
+        found.retain(|(_, device)| device.id == which);
+    }
     if found.iter().any(|(_, device)| !device.revoked) {
         found.retain(|(_, device)| !device.revoked);
     }
@@ -400,8 +404,10 @@ mod tests {
         }
         assert!(matches!(devices.revoke("desktop"), Err(DevicesError::Ambiguous(_))));
         assert!(matches!(devices.revoke("phone"), Err(DevicesError::Unknown(_))));
-        devices.revoke(&key(2).short()[..6]).unwrap();
-        assert!(devices.is_revoked(&key(2)) && !devices.is_revoked(&key(3)));
+        // Somebody calls himself by another one's id.
+        devices.saw(&key(4), &Sight { name: &key(2).short() });
+        devices.revoke(&key(2).short()).unwrap();
+        assert!(devices.is_revoked(&key(2)) && !devices.is_revoked(&key(3)) && !devices.is_revoked(&key(4)));
         devices.revoke("desktop").unwrap();
         assert!(devices.is_revoked(&key(3)) && changes.has_changed().unwrap());
         devices.saw(&key(3), &Sight { name: "desktop" });

@@ -211,6 +211,21 @@ fn invites_devices_and_revocations_work_without_a_server_and_outlive_it() {
     world.once_joined(&b).code(12).refusal();
 }
 
+/// What was refused is not remembered as the folder's share.
+#[test]
+fn a_share_that_is_mistyped_once_is_forgotten() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    a.write("x", "1");
+    world.sync(&a);
+    world.join(&b, &world.invite(&[])).code(0);
+    let wrong =
+        ["sync".as_ref(), b.path().as_os_str(), "--once".as_ref(), "--share".as_ref(), "other".as_ref()];
+    world.run(wrong).code(12).refusal();
+    world.once_joined(&b).code(0);
+    assert_equal(&[&a, &b]);
+}
+
 #[test]
 fn a_read_only_device_receives_and_what_it_changes_stays_with_it() {
     let world = World::new();

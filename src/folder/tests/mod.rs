@@ -103,6 +103,16 @@ impl World {
         assert_eq!(self.scan(), Scan { tracked: self.state.tracked_files(), ..still(&scan) });
     }
 
+    /// Makes these bytes those that are agreed on for a file: `agree` says that all are empty.
+    pub fn agree_bytes(&mut self, path: &str, bytes: &[u8]) {
+        let id = self.id(path);
+        let mut node = self.state.base.get(id).unwrap().clone();
+        if let Kind::File { content: agreed, .. } = &mut node.state.kind {
+            *agreed = content(bytes);
+        }
+        self.state.save(vec![Update::Put { id, node, stamp: None }], false).unwrap();
+    }
+
     /// Makes what a scan shows the base.
     pub fn accept(&mut self, scan: &Scan) {
         let mut batch: Vec<Update> = scan.gone.iter().map(|id| Update::Remove(*id)).collect();
