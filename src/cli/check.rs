@@ -1,10 +1,12 @@
 //! `dropblock check`: is everything in a store that should be, and is it what was written?
 
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, causes};
+use super::identity;
 use super::json::Object;
 use super::tend::{self, Refused, Which};
 use super::text::{self, Voice};
 use crate::server::control::{Reply, Request};
+use crate::server::devices::Devices;
 use crate::storage::{CheckOptions, CheckReport, Finding};
 
 /// Look whether a store is whole.
@@ -24,7 +26,7 @@ pub struct Args {
 
 pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     let options = CheckOptions { quick: args.quick, repair: args.repair, gentle: false };
-    let report = match tend::carry_out(&args.which.store, Request::Check(options)) {
+    let mut report = match tend::carry_out(&args.which.store, Request::Check(options)) {
         Ok(Reply::Check(report)) => report,
         Ok(_) => return Err(tend::odd_reply()),
         Err(Refused::Damaged(text)) => {
@@ -32,6 +34,9 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
         }
         Err(Refused::Failed(failure)) => return Err(failure),
     };
+    let devices = Devices::load(&args.which.store, identity::now_ms).err().map(|error| causes(&error));
+    let beside = identity::damage(&args.which.store).into_iter().chain(devices);
+    report.findings.extend(beside.map(|text| Finding::File { text }));
     for finding in &report.findings {
         text::data(&if args.which.json { json(finding) } else { finding.to_string() });
     }
@@ -67,7 +72,10 @@ pub fn run(args: &Args, voice: Voice) -> Result<Exit, Failure> {
     if report.wanted > 0 {
         line.push_str("; clients that hold what is missing are asked for it while the server runs");
     } else if !args.repair
-        && report.findings.iter().any(|finding| !matches!(finding, Finding::Journal { .. }))
+        && report
+            .findings
+            .iter()
+            .any(|finding| !matches!(finding, Finding::Journal { .. } | Finding::File { .. }))
     {
         line.push_str("; --repair puts right what it can");
     }
@@ -78,6 +86,7 @@ fn json(finding: &Finding) -> String {
     let line = |kind| Object::default().number("v", 1).text("finding", kind);
     match finding {
         Finding::Journal { text } => line("journal").text("text", text),
+        Finding::File { text } => line("file").text("text", text),
         Finding::PackMissing { pack } => line("pack_missing").number("pack", u64::from(*pack)),
         Finding::PackDamaged { pack, from, to } => {
             line("pack_damaged").number("pack", u64::from(*pack)).number("from", *from).number("to", *to)

@@ -24,13 +24,21 @@ pub fn known(store: &Path) -> Option<ServerKey> {
     ServerKey::from_text(text.strip_prefix(TITLE)?).ok()
 }
 
+const NO_KEY: &str = "is not a server's key: put back a copy, or remove it to get a new one, after which every device must be let in again";
+
+/// What is wrong with the key of a store. To have none yet is not.
+pub fn damage(store: &Path) -> Option<String> {
+    let path = store.join(FILE);
+    (path.exists() && known(store).is_none()).then(|| format!("{}: {NO_KEY}", path.display()))
+}
+
 /// The key of a store that is open here; made when there is none.
 pub fn key(store: &Path) -> Result<ServerKey, Failure> {
     let path = store.join(FILE);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let key = text.strip_prefix(TITLE).and_then(|key| ServerKey::from_text(key).ok());
-            let key = key.ok_or_else(|| failed(&path, "is not a server's key"))?;
+            let key = key.ok_or_else(|| failed(&path, NO_KEY))?;
             let mode = fs::metadata(&path).map_err(|error| failed(&path, error))?.mode();
             if mode & 0o077 != 0 {
                 // As after a careless copy. What was readable may have been read.

@@ -45,12 +45,17 @@ pub enum Finding {
         /// Blocks of it that are damaged or missing.
         blocks: u64,
     },
+    /// A file beside packs and journals is not what was written.
+    File {
+        /// Which, and what is wrong.
+        text: String,
+    },
 }
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Journal { text } => f.write_str(text),
+            Self::Journal { text } | Self::File { text } => f.write_str(text),
             Self::PackMissing { pack } => write!(f, "pack {pack}: missing"),
             Self::PackDamaged { pack, from, to } => {
                 write!(f, "pack {pack}: bytes {from} to {to} are damaged")

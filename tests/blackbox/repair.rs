@@ -318,6 +318,25 @@ fn a_journal_that_is_cut_or_bent_under_its_server_takes_no_more_commits() {
     }
 }
 
+/// A server would refuse the store for them.
+#[test]
+fn a_check_looks_at_the_key_and_the_book_of_devices_too() {
+    let (world, _a) = filled();
+    assert_clean(&world);
+    for name in ["identity", "devices"] {
+        let path = world.store().join(name);
+        let bytes = fs::read(&path).unwrap();
+        let mut bent = bytes.clone();
+        let middle = bent.len() / 2;
+        bent[middle] ^= 0x80;
+        fs::write(&path, bent).unwrap();
+        let found = tend(&world, "check", &["--quick"]).code(2);
+        assert!(found.stdout.contains(name), "{found:?}");
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_clean(&world);
+}
+
 #[test]
 fn a_store_with_blocks_and_no_journal_is_not_clean_and_nothing_is_collected() {
     let (mut world, a) = filled();
