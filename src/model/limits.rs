@@ -23,6 +23,8 @@ pub const PACK_BYTES_TARGET: usize = 1024 * 1024;
 /// Most plain bytes of the blocks in one frame that are sealed against bases: a few bytes of frame make the receiver hold
 /// as many as these.
 pub const DELTA_PLAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Plain bytes of all blocks of one `PutBlocks` or `Commit`: what a few hundred bytes of zeros may unpack to.
+pub const PUT_PLAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Largest frame on the wire, bytes: a full pack plus one block, headers and hashes.
 pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;

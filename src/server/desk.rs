@@ -17,6 +17,9 @@ const REQUESTS_FACTOR: usize = 2;
 /// Answers that wait, of all sessions of a device, bytes.
 const ANSWERS_BYTES_MAX: usize = 4 * QUEUED_BYTES_MAX;
 
+/// Requests of a device whose blocks are opened at one time.
+const OPENING_MAX: usize = 2;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Desk {
@@ -25,6 +28,8 @@ pub struct Desk {
     pub in_flight: Arc<Semaphore>,
     /// Bytes of answers that wait.
     pub answers: Arc<Semaphore>,
+    /// Requests whose blocks are opened. The others of a device wait here, and not in front of those of other devices.
+    pub opening: Semaphore,
     /// Held while a device with a quota stores something, so that what it may still bring is known.
     pub bringing: Turns<()>,
 }
@@ -50,6 +55,7 @@ impl Desks {
                 places: Arc::new(Semaphore::new(SESSIONS_MAX)),
                 in_flight: Arc::new(Semaphore::new(in_flight.saturating_mul(REQUESTS_FACTOR))),
                 answers: Arc::new(Semaphore::new(ANSWERS_BYTES_MAX)),
+                opening: Semaphore::new(OPENING_MAX),
                 bringing: Turns::default(),
             })
         };

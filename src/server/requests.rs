@@ -18,7 +18,7 @@ const READ_BLOCKS: usize = 32;
 /// Plain bytes of blocks that came against a base and are not yet with storage, over all sessions.
 pub const DELTA_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Packs of at most this many plain bytes are verified in place: a trip to the thread pool costs more.
-const VERIFY_HERE_BYTES_MAX: usize = 32 * 1024;
+const VERIFY_HERE_BYTES_MAX: u64 = 32 * 1024;
 
 /// What a device is told that tries to change something and may not.
 pub const READ_ONLY: Fault = Fault::Request(ErrorCode::ReadOnly, "this device may look and not change");
@@ -308,16 +308,24 @@ pub struct Verified {
 pub async fn verify(session: &Session, sealed: Vec<SealedBlock>) -> Result<Verified, Fault> {
     let server = &session.server;
     let plain_bytes: u64 = sealed.iter().map(|b| u64::from(b.plain_len)).sum();
+    if plain_bytes > limits::PUT_PLAIN_BYTES_MAX as u64 {
+        return Err(WireError::OverLimit("plain bytes of a pack").into());
+    }
     let mut runs = runs(sealed)?;
     let held = runs.iter().map(|run| run.plain_bytes).sum::<usize>();
     if held > limits::DELTA_PLAIN_BYTES_MAX {
         return Err(WireError::OverLimit("plain bytes of deltas").into());
     }
+    // Opening costs by what comes out, which a frame of zeros makes as much of as it likes.
+    let _turn = match plain_bytes {
+        ..=VERIFY_HERE_BYTES_MAX if held == 0 => None,
+        _ => Some(session.seat.desk.opening.acquire().await.map_err(|_| WireError::Ended)?),
+    };
     let permits = u32::try_from(held).unwrap_or(u32::MAX);
     let held = server.delta_bytes.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
     let mut opened = Vec::new();
     for run in runs.drain(..) {
-        if plain_bytes <= VERIFY_HERE_BYTES_MAX as u64 && run.bases.is_empty() {
+        if plain_bytes <= VERIFY_HERE_BYTES_MAX && run.bases.is_empty() {
             opened.extend(verify_here(run.blocks, &BTreeMap::new())?);
             continue;
         }

@@ -72,6 +72,9 @@ fn offences() -> BTreeMap<&'static str, Vec<u8>> {
     let (message, payload) = put(&[seal(&random(1, 100))]);
     bad.insert("a pack that ends early", say(1, &message, &payload[..50]));
     bad.insert("fewer blocks than said", say(1, &Message::PutBlocks { count: 2 }, &payload));
+    let zeros = seal(&Block::new(vec![0; 256 << 10].into()));
+    let (message, payload) = put(&vec![zeros; 65]);
+    bad.insert("more plain bytes than allowed", say(1, &message, &payload));
     bad.insert("no blocks", say(1, &Message::PutBlocks { count: 0 }, &[]));
     let garbage =
         SealedBlock { codec: Codec::Zstd, plain_len: 9000, base: None, payload: vec![7; 100].into() };
