@@ -7,6 +7,8 @@ mod support;
 
 #[path = "hostile/crowd.rs"]
 mod crowd;
+#[path = "hostile/device.rs"]
+mod device;
 #[path = "hostile/guest.rs"]
 mod guest;
 #[path = "hostile/guests.rs"]

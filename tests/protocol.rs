@@ -20,5 +20,7 @@ mod history;
 mod proofs;
 #[path = "protocol/quotas.rs"]
 mod quotas;
+#[path = "protocol/strangers.rs"]
+mod strangers;
 #[path = "protocol/support.rs"]
 mod support;

@@ -24,6 +24,11 @@ impl Chunker {
         Self { params: *params, mask_small, mask_large, at_start: true }
     }
 
+    /// A chunker at a later cut of a file.
+    pub fn inside(params: &Params) -> Self {
+        Self { at_start: false, ..Self::new(params) }
+    }
+
     /// Length of the next chunk, which starts where `window` starts.
     ///
     /// `last` says that the file ends where `window` ends. `None`: the window is shorter than `max_bytes` and more of

@@ -10,11 +10,13 @@
 
 pub mod chunker;
 mod gear;
+pub mod parallel;
 pub mod params;
 pub mod reader;
 pub mod shared;
 
 pub use chunker::{Chunker, chunk_lengths};
+pub use parallel::ParallelReader;
 pub use params::{Params, V1};
 pub use reader::ChunkReader;
 pub use shared::{Buffers, SharedReader};

@@ -14,16 +14,30 @@ const BUFFERS_MAX: usize = 16;
 
 /// Buffers that several readers use in turn: filled again when no chunk in them is left, because fresh memory costs more
 /// than reading into it. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Buffers(Arc<Mutex<Vec<Bytes>>>);
+#[derive(Debug, Clone)]
+pub struct Buffers {
+    known: Arc<Mutex<Vec<Bytes>>>,
+    bytes: usize,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self::of(BUFFER_BYTES)
+    }
+}
 
 impl Buffers {
-    /// A buffer of [`BUFFER_BYTES`] that nobody else looks at.
-    fn take(&self) -> BytesMut {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Buffers of this size.
+    pub fn of(bytes: usize) -> Self {
+        Self { known: Arc::default(), bytes }
+    }
+
+    /// A buffer that nobody else looks at.
+    pub(super) fn take(&self) -> BytesMut {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for index in 0..known.len() {
             match known.swap_remove(index).try_into_mut() {
-                Ok(free) if free.len() == BUFFER_BYTES => return free,
+                Ok(free) if free.len() == self.bytes => return free,
                 Ok(_) => break,
                 Err(used) => {
                     known.push(used);
@@ -32,11 +46,11 @@ impl Buffers {
                 }
             }
         }
-        BytesMut::zeroed(BUFFER_BYTES)
+        BytesMut::zeroed(self.bytes)
     }
 
-    fn give_back(&self, buffer: Bytes) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn give_back(&self, buffer: Bytes) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < BUFFERS_MAX {
             known.push(buffer);
         }
@@ -125,7 +139,7 @@ mod tests {
             assert_eq!(lengths, chunk_lengths(&bytes, &V1));
             assert!(kept.iter().all(|(at, old)| old == &bytes[*at..*at + old.len()]));
         }
-        assert!(buffers.0.lock().unwrap().len() <= 7, "as many as the file is long at most");
+        assert!(buffers.known.lock().unwrap().len() <= 7, "as many as the file is long at most");
         let none = reader.read(std::io::empty(), |_| Ok::<(), std::io::Error>(()));
         assert_eq!(none.unwrap(), 0);
     }

@@ -51,6 +51,14 @@ fn show(report: &GcReport, voice: Voice) {
     let sums = &report.sums;
     let blocks = |n| text::count(n, "block", "blocks");
     text::data(&format!("live      {} in {}", text::bytes(sums.live_bytes), blocks(sums.live_blocks)));
+    if sums.leased_blocks > 0 {
+        // Or nobody would know why nothing is freed.
+        text::data(&format!(
+            "in use    {} in {} of the live ones: sent, or asked about, by clients that have not committed yet",
+            text::bytes(sums.leased_bytes),
+            blocks(sums.leased_blocks)
+        ));
+    }
     text::data(&format!("garbage   {} in {}", text::bytes(sums.garbage_bytes), blocks(sums.garbage_blocks)));
     if sums.waiting_blocks > 0 {
         text::data(&format!(
@@ -100,6 +108,8 @@ fn json(report: &GcReport) -> String {
         .flag("dry_run", report.dry_run)
         .number("live_blocks", sums.live_blocks)
         .number("live_bytes", sums.live_bytes)
+        .number("leased_blocks", sums.leased_blocks)
+        .number("leased_bytes", sums.leased_bytes)
         .number("garbage_blocks", sums.garbage_blocks)
         .number("garbage_bytes", sums.garbage_bytes)
         .number("new_blocks", sums.new_blocks)

@@ -99,8 +99,7 @@ struct Large<'a> {
     tasks: JoinSet<Absent>,
     request: Vec<ChunkRef>,
     request_bytes: u64,
-    /// Bytes written since the last early sync.
-    unsynced: Arc<AtomicU64>,
+    unsynced: Arc<Unsynced>,
     /// Where in this file a chunk was asked for first.
     asked: HashMap<BlockHash, u64>,
     /// Chunks that come again, and where they are the first time.
@@ -156,11 +155,13 @@ impl Large<'_> {
         }
         self.make_room().await?;
         let (fetcher, file, reusable) = (self.fetcher.clone(), self.file.clone(), self.reusable.clone());
-        let sketch = self.sketch.clone();
+        let (sketch, unsynced) = (self.sketch.clone(), self.unsynced.clone());
         self.tasks.spawn(blocking(self.work(), move || {
             let Fetcher { inline, fresh, counters, on_bytes, .. } = &fetcher;
             let looking = Looking { inline, fresh, counters, on_bytes: &**on_bytes, sketch: &sketch };
-            take_here(&looking, &file, &reusable, chunks)
+            let (absent, written) = take_here(&looking, &file, &reusable, chunks)?;
+            unsynced.wrote(&file, written)?;
+            Ok(absent)
         }));
         let absent = std::mem::take(&mut self.absent);
         self.lack(absent).await
@@ -209,11 +210,7 @@ impl Large<'_> {
                     sketch.take(chunk.offset, block.bytes());
                     (fetcher.on_bytes)(u64::from(chunk.len));
                 }
-                // One of the tasks waits for the disk, the others go on.
-                if unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes >= SYNC_BYTES {
-                    unsynced.store(0, Ordering::Relaxed);
-                    file.sync_early()?;
-                }
+                unsynced.wrote(&file, bytes)?;
                 Ok(Vec::new())
             })
             .await
@@ -270,10 +267,16 @@ struct Looking<'a> {
     sketch: &'a Kept,
 }
 
-/// Takes chunks from an interrupted download, an old file, one that was just fetched, or a push, and returns those that are in none.
-fn take_here(looking: &Looking<'_>, file: &StagedFile, reusable: &Reusable, chunks: Vec<ChunkRef>) -> Absent {
+/// Takes chunks from an interrupted download, an old file, one that was just fetched, or a push; returns those that are in
+/// none, and the bytes that were written.
+fn take_here(
+    looking: &Looking<'_>,
+    file: &StagedFile,
+    reusable: &Reusable,
+    chunks: Vec<ChunkRef>,
+) -> Result<(Vec<ChunkRef>, u64), ClientError> {
     let there = file.check(chunks.iter().map(|chunk| (chunk.offset, chunk.len, chunk.hash)))?;
-    let (mut absent, mut buffer) = (Vec::new(), Vec::new());
+    let (mut absent, mut written, mut buffer) = (Vec::new(), 0, Vec::new());
     for (chunk, there) in chunks.into_iter().zip(there) {
         let len = u64::from(chunk.len);
         if !there {
@@ -290,10 +293,26 @@ fn take_here(looking: &Looking<'_>, file: &StagedFile, reusable: &Reusable, chun
             };
             file.write_at(chunk.offset, bytes)?;
             looking.sketch.take(chunk.offset, bytes);
+            written += len;
         }
         (looking.on_bytes)(len);
     }
-    Ok(absent)
+    Ok((absent, written))
+}
+
+/// Bytes of a file that were written since its last early sync.
+#[derive(Debug, Default)]
+struct Unsynced(AtomicU64);
+
+impl Unsynced {
+    /// More was written. One of the tasks waits for the disk now and then, the others go on.
+    fn wrote(&self, file: &StagedFile, bytes: u64) -> Result<(), ClientError> {
+        if self.0.fetch_add(bytes, Ordering::Relaxed) + bytes >= SYNC_BYTES {
+            self.0.store(0, Ordering::Relaxed);
+            file.sync_early()?;
+        }
+        Ok(())
+    }
 }
 
 /// The sketch of the file that is made, if it can be kept.

@@ -58,7 +58,8 @@ impl World {
             on_bytes: &|_| {},
             sketch: &sketch,
         };
-        let absent = take_here(&looking, &file, &reusable, chunks).unwrap();
+        let (absent, written) = take_here(&looking, &file, &reusable, chunks).unwrap();
+        assert_eq!(written, counters.bytes_reused.get(), "no push brought any");
         let mut staged = vec![0; new.len()];
         file.read_at(0, &mut staged).unwrap();
         file.discard(&self.folder).unwrap();

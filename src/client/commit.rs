@@ -26,13 +26,15 @@ impl Session<'_> {
             self.sync_gone(&batch)?;
             self.announce_commit(&batch)?;
             let has_blocks = !blocks.is_empty();
-            let done = match self.send_commit(&batch, blocks).await {
+            let mut done = self.send_commit(&batch, blocks).await;
+            if has_blocks && let Some(why) = done.as_ref().err().and_then(ClientError::no_room) {
                 // Without them whatever needs no room stands, and the rest is refused one by one.
-                Err(error) if has_blocks => {
-                    self.no_room.meet(Some(error.no_room().ok_or(error)?));
-                    self.connection.commit(batch.clone(), &[]).await?
-                }
-                done => done?,
+                self.no_room.meet(Some(why));
+                done = self.send_commit(&batch, Vec::new()).await;
+            }
+            let done = match done {
+                Err(error) => return self.keep_for_later(&batch, error),
+                Ok(done) => done,
             };
             for change in &batch {
                 tracing::trace!(?change, seq = ?done.head.seq, "sent");
@@ -41,7 +43,9 @@ impl Session<'_> {
                 self.client.cycle.committed(&self.client.state.base, &batch, &done.refused, done.head.seq);
             self.client.hear_of(&done.head);
             self.client.save(agreed, false)?;
-            self.take_back(&batch, &done.refused)?;
+            let refused = done.refused.iter();
+            let refused = refused.filter_map(|(index, _)| Some(batch.get(usize::try_from(*index).ok()?)?.id));
+            self.take_back(&batch, refused.collect())?;
             for (index, refusal) in &done.refused {
                 let change = usize::try_from(*index).ok().and_then(|index| batch.get(index));
                 if let Some(change) = change {
@@ -68,7 +72,7 @@ impl Session<'_> {
                 let alone: Vec<_> = alone.map(|(block, _)| block).collect();
                 let work = self.client.folder.work();
                 let plain = plain.into_iter().flatten().collect();
-                self.no_room.meet(upload::put_alone(&self.connection, work, plain).await?.full);
+                self.no_room.meet(upload::put_alone(&self.connection, work, plain, true).await?.full);
                 Ok(self.connection.commit(batch.to_vec(), &alone).await?)
             }
             done => Ok(done?),
@@ -85,6 +89,23 @@ impl Session<'_> {
             let line = format!("{path}: changed here and not sent, as this device may look and not change");
             self.client.problem(path, line);
         }
+    }
+
+    /// Not even changes without content have room on the server: they stay differences, and are tried again now and then.
+    fn keep_for_later(&mut self, batch: &[Change], error: ClientError) -> Result<(), ClientError> {
+        let Some(why) = error.no_room() else { return Err(error) };
+        self.take_back(batch, batch.iter().map(|change| change.id).collect())?;
+        let disk = self.client.cycle.disk(&self.client.state.base);
+        let base = &self.client.state.base;
+        let paths =
+            batch.iter().filter_map(|change| disk.path_of(change.id).or_else(|| base.path_of(change.id)));
+        self.no_room.changes = paths.min().map(|first| (first, batch.len()));
+        if !self.once {
+            let line = format!("{why}: changes wait here until there is room");
+            self.client.problem(line.clone(), line);
+        }
+        self.no_room.why = why;
+        Ok(())
     }
 
     /// Writes down what is about to be sent, so that it is recognised when the answer never comes. One append, not
@@ -106,11 +127,8 @@ impl Session<'_> {
     }
 
     /// What was refused is not there, and what was agreed without a trace needs none.
-    fn take_back(&mut self, batch: &[Change], refused: &[(u32, Refusal)]) -> Result<(), ClientError> {
-        let mut unsent: BTreeSet<NodeId> = refused
-            .iter()
-            .filter_map(|(index, _)| Some(batch.get(usize::try_from(*index).ok()?)?.id))
-            .collect();
+    fn take_back(&mut self, batch: &[Change], refused: BTreeSet<NodeId>) -> Result<(), ClientError> {
+        let mut unsent = refused;
         let sent = self.client.state.sent();
         let untraced = batch.iter().filter(|change| change.state.is_none() && sent.contains_key(&change.id));
         unsent.extend(untraced.map(|change| change.id));

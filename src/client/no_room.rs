@@ -11,6 +11,8 @@ pub struct NoRoom {
     pub met: bool,
     /// What it said last when it did.
     pub why: String,
+    /// Not even changes without content had room in this cycle: where the first of them is, and how many there are.
+    pub changes: Option<(RelPath, usize)>,
     /// How each file looked, and where it was.
     waiting: HashMap<Identity, (Stamp, RelPath)>,
 }
@@ -23,7 +25,12 @@ impl NoRoom {
         }
     }
 
-    /// True when nothing waits.
+    /// A cycle begins.
+    pub fn begin(&mut self) {
+        (self.met, self.changes) = (false, None);
+    }
+
+    /// True when no file waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -45,7 +52,9 @@ impl NoRoom {
 
     /// What waits: the first path and how many there are, if any.
     pub fn summary(&self) -> Option<(RelPath, usize)> {
-        let first = self.waiting.values().map(|(_, path)| path).min()?;
-        Some((first.clone(), self.waiting.len()))
+        let changes = self.changes.as_ref();
+        let files = self.waiting.values().map(|(_, path)| path);
+        let first = files.chain(changes.map(|(path, _)| path)).min()?;
+        Some((first.clone(), self.waiting.len() + changes.map_or(0, |(_, count)| *count)))
     }
 }

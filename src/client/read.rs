@@ -5,9 +5,10 @@
 //! harm, because nothing names them.
 
 use super::basis::Basis;
+use super::large::LARGE_BYTES_MIN;
 use super::sketching::Sketching;
 use crate::block::{Block, SealedBlock};
-use crate::chunk::{Buffers, ChunkReader, SharedReader, V1};
+use crate::chunk::{Buffers, ChunkReader, ParallelReader, SharedReader, V1};
 use crate::folder::{Folder, FolderError, Stamp};
 use crate::manifest::{Builder, ManifestError};
 use crate::model::counters::Counters;
@@ -25,6 +26,8 @@ const WAITING_BLOCKS_MAX: usize = 64;
 /// Chunks of new files from this size on share their buffers with the network, bytes. Smaller ones, and the few new chunks
 /// of a file that is known, would keep more memory alive than they fill.
 const SHARED_BYTES_MIN: u64 = 1024 * 1024;
+/// Threads for one file at most: they read faster than disks do, and hold 8 MiB each.
+const FILE_THREADS_MAX: usize = 4;
 /// How often a file that keeps changing is read before it is left for later.
 const ATTEMPTS_MAX: u32 = 4;
 /// A file that changed so shortly before it was read may have been in the middle of a write whose time stamp was taken
@@ -155,7 +158,7 @@ async fn read_inline(mut reader: FileReader, jobs: Vec<Job>, sender: mpsc::Sende
             if attempt > 0 {
                 tokio::time::sleep(ATTEMPT_PAUSE).await;
             }
-            let read = reader.attempt_outcome(&job, &mut basis);
+            let read = reader.attempt_outcome(&job, &mut basis, attempt == 0);
             for event in reader.outlet.take() {
                 if sender.send(event).await.is_err() {
                     return;
@@ -205,17 +208,17 @@ impl FileReader {
             if attempt > 0 {
                 std::thread::sleep(ATTEMPT_PAUSE);
             }
-            if let Some(outcome) = self.attempt_outcome(job, &mut basis) {
+            if let Some(outcome) = self.attempt_outcome(job, &mut basis, attempt == 0) {
                 return outcome;
             }
         }
         Outcome::Changing
     }
 
-    /// Reads once. `None` when the file changed meanwhile.
-    fn attempt_outcome(&mut self, job: &Job, basis: &mut Basis) -> Option<Outcome> {
+    /// Reads once. `None` when the file changed meanwhile, or should rest `first`.
+    fn attempt_outcome(&mut self, job: &Job, basis: &mut Basis, first: bool) -> Option<Outcome> {
         basis.rewind();
-        match self.attempt(job, basis) {
+        match self.attempt(job, basis, first) {
             Ok(outcome) => outcome,
             Err(ReadError::Folder(error)) => Some(Outcome::Unreadable(error)),
             Err(ReadError::Io(error)) => Some(Outcome::Unreadable(self.folder.read_error(&job.path, error))),
@@ -223,9 +226,13 @@ impl FileReader {
         }
     }
 
-    fn attempt(&mut self, job: &Job, basis: &mut Basis) -> Result<Option<Outcome>, ReadError> {
+    fn attempt(&mut self, job: &Job, basis: &mut Basis, first: bool) -> Result<Option<Outcome>, ReadError> {
         let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
         let unrested = is_unrested(&before, self.folder.disk().now_ns());
+        if unrested && first && before.size >= LARGE_BYTES_MIN {
+            // To wait costs less than to read all of it once more.
+            return Ok(None);
+        }
         let mut builder = Builder::new(V1.id());
         let mut list = Vec::new();
         let (outlet, deltas, is_new) = (&self.outlet, self.deltas, basis.is_empty());
@@ -262,7 +269,20 @@ impl FileReader {
                 }
                 Ok::<(), ReadError>(())
             };
-        let read = if is_new && before.size >= SHARED_BYTES_MIN {
+        let threads = threads_for(&self.folder, before.size, is_new);
+        let read = if threads > 1 {
+            let read_at = |buffer: &mut [u8], offset: u64| file.read_at(buffer, offset);
+            ParallelReader::new(&V1, threads).read(read_at, Block::new, |offset, block| {
+                let (hash, chunk) = (block.hash(), block.bytes().clone());
+                if is_new {
+                    return take(offset, hash, &chunk, Some(block), basis);
+                }
+                let is_known = basis.knows_chunk(offset, &hash);
+                // A copy: what is kept must not keep all that was read with it.
+                let block = (!is_known).then(|| Block::new(Bytes::copy_from_slice(&chunk)));
+                take(offset, hash, &chunk, block, basis)
+            })?
+        } else if is_new && before.size >= SHARED_BYTES_MIN {
             let mut offset = 0;
             self.shared.read(&file, |chunk| {
                 let block = Block::new(chunk.clone());
@@ -296,6 +316,15 @@ impl FileReader {
         super::known::remember(&self.folder, &content, &list);
         Ok(Some(Outcome::Read { content, stamp: after, unrested }))
     }
+}
+
+/// Threads that cut and hash one file. Of a new file most bytes are sent too, which takes as many again.
+fn threads_for(folder: &Folder, file_bytes: u64, is_new: bool) -> usize {
+    if folder.work() == Work::Inline || file_bytes < LARGE_BYTES_MIN {
+        return 1;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (if is_new { cores / 2 } else { cores }).min(FILE_THREADS_MAX)
 }
 
 /// True when a file changed an instant ago, by the clock that stamps files. A clock that was set back is not waited for.

@@ -283,7 +283,7 @@ impl<'a> Session<'a> {
     pub(super) async fn cycle(&mut self, scope: Option<Scope>) -> Result<(), ClientError> {
         self.again = false;
         self.garbled = None;
-        self.no_room.met = false;
+        self.no_room.begin();
         self.unrested = false;
         self.looking_took = Duration::ZERO;
         self.left.clear();
@@ -386,10 +386,11 @@ impl<'a> Session<'a> {
         self.client.cycle.is_settled(&self.stays) && !self.again
     }
 
-    /// The same, or this device may look and not change: what differs here stays so, and is in the list of problems.
+    /// The same, or this device may look and not change, or the server has no room for any change: what differs here stays so,
+    /// and is said.
     fn has_done_its_part(&self) -> bool {
-        let looks = self.connection.welcome().is_read_only();
-        self.is_settled() || looks && self.client.cycle.has_applied_but(&self.stays) && !self.again
+        let keeps = self.connection.welcome().is_read_only() || self.no_room.changes.is_some();
+        self.is_settled() || keeps && self.client.cycle.has_applied_but(&self.stays) && !self.again
     }
 
     /// Rounds until nothing differs, or what is left does not get less.

@@ -31,6 +31,10 @@ const DELTA_PLAIN_BYTES: usize = limits::DELTA_PLAIN_BYTES_MAX - limits::BLOCK_B
 const SENT_MAX: usize = 1 << 20;
 /// Compression of new blocks: zstd 1 has the best ratio per time.
 const SEAL_LEVEL: i32 = 1;
+/// The same for few bytes: 4 % less, and nobody waits for it.
+const FEW_SEAL_LEVEL: i32 = 3;
+/// The first of an upload, bytes: compressing them takes some tens of milliseconds more.
+const FEW_BYTES: usize = 16 * 1024 * 1024;
 /// The same where the network is what everybody waits for: a tenth less, for several times the work.
 const SLOW_SEAL_LEVEL: i32 = 9;
 /// Below this the network is slow, bytes per second: 100 Mbit/s. One core compresses several times as much.
@@ -136,6 +140,8 @@ struct Sender<'a> {
     delta_plain_bytes: usize,
     /// More came than fits into a commit.
     large: bool,
+    /// Plain bytes of blocks that went before.
+    plain_bytes: usize,
     batches: JoinSet<Result<Taken, ClientError>>,
     taken: Taken,
 }
@@ -150,6 +156,7 @@ impl<'a> Sender<'a> {
             waiting_bytes: 0,
             delta_plain_bytes: 0,
             large: false,
+            plain_bytes: 0,
             batches: JoinSet::new(),
             taken: Taken::default(),
         }
@@ -188,7 +195,9 @@ impl<'a> Sender<'a> {
         }
         let blocks = std::mem::take(&mut self.waiting);
         (self.waiting_bytes, self.delta_plain_bytes) = (0, 0);
-        self.batches.spawn(send(self.connection.clone(), self.work, blocks));
+        let few = self.plain_bytes < FEW_BYTES;
+        self.plain_bytes += blocks.iter().map(|(block, _)| block.bytes().len()).sum::<usize>();
+        self.batches.spawn(send(self.connection.clone(), self.work, blocks, few));
         Ok(())
     }
 
@@ -205,7 +214,7 @@ impl<'a> Sender<'a> {
         if self.large && self.taken.full.is_none() {
             self.flush().await?;
         } else if !self.large {
-            let sealer = sealer(self.connection);
+            let sealer = sealer(self.connection, true);
             inline.extend(self.waiting.drain(..).map(|(block, delta)| match delta {
                 Some(sealed) => Outgoing { sealed, plain: Some(block) },
                 None => Outgoing { sealed: sealer.seal(&block).into_sealed(), plain: None },
@@ -219,7 +228,12 @@ impl<'a> Sender<'a> {
 }
 
 /// Sends deltas; asks which of the other blocks the server lacks, and sends those.
-async fn send(connection: Connection, work: Work, blocks: Vec<Fresh>) -> Result<Taken, ClientError> {
+async fn send(
+    connection: Connection,
+    work: Work,
+    blocks: Vec<Fresh>,
+    few: bool,
+) -> Result<Taken, ClientError> {
     let (mut alone, mut deltas) = (Vec::new(), Vec::new());
     for (block, delta) in blocks {
         match delta {
@@ -228,24 +242,33 @@ async fn send(connection: Connection, work: Work, blocks: Vec<Fresh>) -> Result<
             None => alone.push(block),
         }
     }
-    let (put, sent) = tokio::join!(put(&connection, work, deltas), send_alone(&connection, work, alone));
+    let (put, sent) = tokio::join!(put(&connection, work, deltas), send_alone(&connection, work, alone, few));
     Ok(put?.and(sent?))
 }
 
-async fn send_alone(connection: &Connection, work: Work, blocks: Vec<Block>) -> Result<Taken, ClientError> {
+async fn send_alone(
+    connection: &Connection,
+    work: Work,
+    blocks: Vec<Block>,
+    few: bool,
+) -> Result<Taken, ClientError> {
     if blocks.is_empty() {
         return Ok(Taken::default());
     }
     let missing = connection.missing(blocks.iter().map(Block::hash).collect()).await?;
     let lacking: Vec<Block> =
         blocks.into_iter().zip(missing).filter(|(_, lacks)| *lacks).map(|(block, _)| block).collect();
-    put_alone(connection, work, lacking).await
+    put_alone(connection, work, lacking, few).await
 }
 
-/// As the network deserves.
-fn sealer(connection: &Connection) -> Sealer {
+/// As the network deserves, and as much or few bytes do.
+fn sealer(connection: &Connection, few: bool) -> Sealer {
     let is_slow = connection.put_bytes_per_second().is_some_and(|pace| pace < SLOW_BYTES_PER_SECOND);
-    Sealer::new(if is_slow { SLOW_SEAL_LEVEL } else { SEAL_LEVEL })
+    Sealer::new(match (is_slow, few) {
+        (true, _) => SLOW_SEAL_LEVEL,
+        (false, true) => FEW_SEAL_LEVEL,
+        (false, false) => SEAL_LEVEL,
+    })
 }
 
 /// Seals blocks without bases and sends them.
@@ -253,12 +276,13 @@ pub async fn put_alone(
     connection: &Connection,
     work: Work,
     blocks: Vec<Block>,
+    few: bool,
 ) -> Result<Taken, ClientError> {
     let mut taken = Taken::default();
     if blocks.is_empty() {
         return Ok(taken);
     }
-    let sealer = sealer(connection);
+    let sealer = sealer(connection, few);
     let packs = work.beside(move || {
         let mut packer = Packer::default();
         let mut packs: Vec<_> =
@@ -301,7 +325,7 @@ pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> 
                 let plain: Vec<Option<Block>> = plain;
                 let failed = plain.into_iter().zip(which).filter(|(_, failed)| *failed);
                 let failed = failed.filter_map(|(block, _)| block).collect();
-                taken = taken.and(put_alone(connection, work, failed).await?);
+                taken = taken.and(put_alone(connection, work, failed, true).await?);
             }
             Err(error) => {
                 taken.full = Some(no_room(&error).ok_or(error)?);

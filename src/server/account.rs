@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Changes that bring no blocks (moves, deletions, folders) go on when a quota is used up, because they may be what gives
 /// room back. They take room too, so not more than this, bytes.
 pub const CHANGES_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What a change takes on the disk besides its own bytes, about: its part of a record, its row in the index, and one in the
+/// history.
+const CHANGE_COST_BYTES: u64 = 256;
 
 /// See the module.
 #[derive(Clone)]
@@ -62,7 +65,7 @@ impl Account {
     /// # Errors
     /// When the journal would become longer by more than this device may make it.
     pub fn may_change(&self, changes: &[Change]) -> Result<(), Fault> {
-        let bytes = codec::encode(&changes).map_or(u64::MAX, |bytes| bytes.len() as u64);
+        let bytes = changes.iter().map(cost).fold(0, u64::saturating_add);
         let quota = self.gate.devices.quota(&self.key);
         let bytes_max = |bytes_max: u64| bytes_max.saturating_add(CHANGES_BYTES_MAX);
         if quota.is_some_and(|quota| quota.bytes_used.saturating_add(bytes) > bytes_max(quota.bytes_max)) {
@@ -75,9 +78,7 @@ impl Account {
     pub async fn changed(&self, changes: &[Change], refused: &[(u32, Refusal)]) {
         let refused: HashSet<u32> = refused.iter().map(|(place, _)| *place).collect();
         let standing = (0u32..).zip(changes).filter(|(place, _)| !refused.contains(place));
-        let bytes =
-            standing.filter_map(|(_, change)| codec::encode(change).ok()).map(|bytes| bytes.len() as u64);
-        self.charge(bytes.sum()).await;
+        self.charge(standing.map(|(_, change)| cost(change)).fold(0, u64::saturating_add)).await;
     }
 
     async fn charge(&self, bytes: u64) {
@@ -90,4 +91,9 @@ impl Account {
             tracing::warn!(%error, "what devices have brought was not written down");
         }
     }
+}
+
+/// What a change takes on the disk, about, bytes.
+fn cost(change: &Change) -> u64 {
+    codec::encode(change).map_or(u64::MAX, |bytes| bytes.len() as u64 + CHANGE_COST_BYTES)
 }

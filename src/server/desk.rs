@@ -4,6 +4,7 @@
 //! The bounds of a device are a few times those of a session: one that has stalled takes nothing from the others.
 
 use crate::auth::PublicKey;
+use crate::model::limits::FRAME_BYTES_MAX;
 use crate::wire::outbox::QUEUED_BYTES_MAX;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,9 +17,15 @@ pub const SESSIONS_MAX: usize = 64;
 const REQUESTS_FACTOR: usize = 2;
 /// Answers that wait, of all sessions of a device, bytes.
 const ANSWERS_BYTES_MAX: usize = 4 * QUEUED_BYTES_MAX;
-
+/// Large frames that are being read, of all sessions of a device, bytes. Sessions that have stalled hold one each.
+const READING_BYTES_MAX: usize = 32 * FRAME_BYTES_MAX;
 /// Requests of a device whose blocks are opened at one time.
 const OPENING_MAX: usize = 2;
+/// `Have` of a device that are looked up at one time: what they lease meanwhile may be made up.
+const LOOKING_MAX: usize = 4;
+/// Requests of a device that hold blocks which they read, or a page of nodes.
+const FETCHING_MAX: usize = 16;
+const PAGES_MAX: usize = 32;
 
 /// See the module.
 #[derive(Debug)]
@@ -28,6 +35,14 @@ pub struct Desk {
     pub in_flight: Arc<Semaphore>,
     /// Bytes of answers that wait.
     pub answers: Arc<Semaphore>,
+    /// Bytes of large frames that are being read, or wait for their place under way.
+    pub reading: Arc<Semaphore>,
+    /// `WantBlocks` that are being answered.
+    pub fetching: Semaphore,
+    /// Requests that are answered with a page.
+    pub pages: Semaphore,
+    /// `Have` that are being looked up.
+    pub looking: Semaphore,
     /// Requests whose blocks are opened. The others of a device wait here, and not in front of those of other devices.
     pub opening: Semaphore,
     /// Held while a device with a quota stores something, so that what it may still bring is known.
@@ -55,6 +70,10 @@ impl Desks {
                 places: Arc::new(Semaphore::new(SESSIONS_MAX)),
                 in_flight: Arc::new(Semaphore::new(in_flight.saturating_mul(REQUESTS_FACTOR))),
                 answers: Arc::new(Semaphore::new(ANSWERS_BYTES_MAX)),
+                reading: Arc::new(Semaphore::new(READING_BYTES_MAX)),
+                fetching: Semaphore::new(FETCHING_MAX),
+                pages: Semaphore::new(PAGES_MAX),
+                looking: Semaphore::new(LOOKING_MAX),
                 opening: Semaphore::new(OPENING_MAX),
                 bringing: Turns::default(),
             })

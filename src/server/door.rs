@@ -115,6 +115,9 @@ async fn guarded<R, W>(
             }
             // Nothing can be said that the peer would understand.
             Err(error) => {
+                if error.code() != ErrorCode::Busy {
+                    waiting.failed();
+                }
                 info!(%peer, reason = %path::escape(error.to_string().as_bytes()), "no session");
             }
         }

@@ -20,8 +20,6 @@ use tracing::{error, info, warn};
 
 /// Pause after an accept that failed (no file descriptors, most often).
 pub(super) const ACCEPT_PAUSE_MS: u64 = 100;
-/// Connections that have not said who they are yet, or are being told that they may not stay. Each holds a few KiB.
-pub(super) const STRANGERS_MAX: usize = 256;
 /// Who was here is written down this often.
 const REMEMBER: Duration = Duration::from_secs(60);
 
@@ -123,8 +121,10 @@ pub async fn run<L: Accept>(
             accepted = listener.accept() => match accepted {
                 Ok(None) => {}
                 Ok(Some(stream)) => {
-                    let waiting = Lobby::enter(&lobby, STRANGERS_MAX);
-                    sessions.spawn(door::enter(server.clone(), stream, waiting));
+                    // Without a word to whoever failed too often: that would cost more.
+                    if let Some(waiting) = Lobby::enter(&lobby, stream.peer.ip()) {
+                        sessions.spawn(door::enter(server.clone(), stream, waiting));
+                    }
                 }
                 Err(error) => {
                     warn!(error = %error, "cannot accept");

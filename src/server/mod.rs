@@ -10,6 +10,7 @@
 //! longer promise durability ends the server; whatever a peer can make the server hold is bounded in bytes.
 
 mod account;
+mod answer;
 mod broadcast;
 mod collect;
 mod commit;

@@ -4,7 +4,7 @@
 //! Nothing is believed here and nothing is shown but the server's key, which anybody may see.
 
 use super::door::Deadline;
-use super::listen::{ACCEPT_PAUSE_MS, STRANGERS_MAX};
+use super::listen::ACCEPT_PAUSE_MS;
 use super::lobby::{Lobby, Waiting};
 use super::{Accept, Accepted, session};
 use crate::auth::ServerKey;
@@ -44,9 +44,10 @@ pub async fn until<L: Accept, T>(
             opened = &mut opening => return opened,
             accepted = listener.accept() => match accepted {
                 Ok(Some(stream)) => {
-                    let waiting = Lobby::enter(&lobby, STRANGERS_MAX);
                     // Not ended with this: a goodbye that was begun is said.
-                    tokio::spawn(answer(stream, tls.clone(), waiting));
+                    if let Some(waiting) = Lobby::enter(&lobby, stream.peer.ip()) {
+                        tokio::spawn(answer(stream, tls.clone(), waiting));
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => {

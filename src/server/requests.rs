@@ -84,15 +84,21 @@ async fn read_page(
     }
 }
 
-/// Answers which blocks are missing.
+/// Answers which blocks are missing. Only what is here, and may be named by a commit of this session, is held for it.
 pub async fn have(session: &Session, hashes: Vec<BlockHash>) -> Result<Message, Fault> {
     let server = &session.server;
-    server.blocks.lease(session.id, &hashes);
-    let missing = server
-        .blocks
-        .missing_in(Some(session.share), hashes)
-        .await
-        .map_err(|error| server.storage_fault(error))?;
+    let leases = !session.guest.scope.read_only;
+    let _turn = session.seat.desk.looking.acquire().await.map_err(|_| WireError::Ended)?;
+    if leases {
+        server.blocks.lease(session.id, &hashes);
+    }
+    let missing = server.blocks.missing_in(Some(session.share), hashes.clone()).await;
+    let missing = missing.map_err(|error| server.storage_fault(error))?;
+    if leases {
+        let absent: Vec<BlockHash> =
+            hashes.into_iter().zip(&missing).filter(|(_, is)| **is).map(|(hash, _)| hash).collect();
+        server.blocks.let_go(session.id, &absent);
+    }
     Ok(Message::Missing { bitmap: Bitmap::from_flags(&missing) })
 }
 
@@ -151,6 +157,7 @@ pub async fn want(
 ) -> Result<(), Fault> {
     // Few readers per session: each holds a group of blocks in memory, and the disk gains nothing from more.
     let _turn = session.reads.acquire().await.map_err(|_| WireError::Ended)?;
+    let _of_device = session.seat.desk.fetching.acquire().await.map_err(|_| WireError::Ended)?;
     let mut part = Part::default();
     let bases = if session.deltas { bases } else { Vec::new() };
     let held: HashSet<BlockHash> = bases.iter().copied().collect();

@@ -4,13 +4,14 @@
 //! reading and TCP holds the client up. A request that breaks the protocol, and a request whose task panics, ends this
 //! session with a code and one line in the log. What is under way is finished and answered first.
 
+use super::answer::{InFlight, Turn, answer};
 use super::broadcast::{self, Registered, Registry};
 use super::desk::Seat;
 use super::door::Opening;
 use super::gate::{self, Access, Guest, Sight, Way};
 use super::lobby::Waiting;
-use super::order::{Before, Order, Ticket};
-use super::{Fault, Server, commit, history, requests};
+use super::order::Order;
+use super::{Fault, Server};
 use crate::auth::Scope;
 use crate::model::{SessionId, path};
 use crate::storage::ShareId;
@@ -89,6 +90,9 @@ pub async fn turn_away<R, W>(
     W: AsyncWrite + Unpin,
 {
     let code = error.code();
+    if code == ErrorCode::Auth || error.is_violation() {
+        waiting.failed();
+    }
     info!(%peer, ?code, reason = %path::escape(error.to_string().as_bytes()), "no session");
     let text = match error {
         WireError::Goodbye { text, .. } => text.clone(),
@@ -224,7 +228,7 @@ enum End {
 async fn serve<R, W>(
     server: Arc<Server>,
     peer: SocketAddr,
-    reader: FrameReader<R>,
+    mut reader: FrameReader<R>,
     writer: FrameWriter<W>,
     opened: Opened,
 ) where
@@ -233,6 +237,7 @@ async fn serve<R, W>(
 {
     let Opened { hello, welcome, share, guest, pushes, registered, place } = opened;
     let Place { _connection, seat } = place;
+    reader.read_within(seat.desk.reading.clone());
     let id = welcome.session;
     let deltas = welcome.features & features::DELTAS != 0;
     let (device, share_name) =
@@ -345,7 +350,7 @@ impl<R: AsyncRead + Unpin> Running<R> {
     }
 
     /// Checks a frame and starts what it asks for, once the session's byte limit has room.
-    async fn begin(&mut self, frame: Frame) -> Result<Goes, WireError> {
+    async fn begin(&mut self, mut frame: Frame) -> Result<Goes, WireError> {
         let (message, bytes) =
             if self.session.deltas { frame.whole_message()? } else { (frame.message()?, frame.wire_bytes()) };
         if let Message::Goodbye { .. } = message {
@@ -362,6 +367,7 @@ impl<R: AsyncRead + Unpin> Running<R> {
         let of_device = self.session.seat.desk.in_flight.clone();
         let of_device = of_device.acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?;
         let permit = InFlight { _own: own, _of_device: of_device };
+        frame.give_back_room();
         let turn = match &message {
             Message::Commit { .. } => {
                 let (before, ticket) = self.order.barrier();
@@ -432,60 +438,7 @@ async fn revoked(session: Arc<Session>) {
     std::future::pending().await
 }
 
-/// What a request takes of the bounds on requests under way, until it is answered.
-struct InFlight {
-    _own: OwnedSemaphorePermit,
-    _of_device: OwnedSemaphorePermit,
-}
-
 enum Goes {
     On,
     Away,
-}
-
-/// Where a request stands in its session's order.
-struct Turn {
-    before: Option<Before>,
-    _ticket: Option<Ticket>,
-}
-
-/// One request from start to answer. Owns its share of the byte limit and its ticket until then.
-async fn answer(
-    session: Arc<Session>,
-    frame: Frame,
-    message: Message,
-    turn: Turn,
-    _in_flight: InFlight,
-) -> Result<(), Fault> {
-    let request = frame.request;
-    let result = match message {
-        Message::Commit { .. } if session.guest.scope.read_only => Err(requests::READ_ONLY),
-        Message::Ping => Ok(Message::Pong),
-        Message::Poll { after, nodes_max, tombstones_after } => {
-            requests::poll(&session, after, nodes_max, tombstones_after).await
-        }
-        Message::Have { hashes } => requests::have(&session, hashes).await,
-        Message::PutBlocks { count } => requests::put(&session, count, frame.payload).await,
-        Message::Commit { changes } => match turn.before {
-            Some(before) => commit::commit(&session, before, changes, frame.payload).await,
-            None => Err(WireError::Unexpected("commit").into()),
-        },
-        Message::WantBlocks { hashes, bases } => match requests::want(&session, request, hashes, bases).await
-        {
-            Ok(()) => return Ok(()),
-            Err(fault) => Err(fault),
-        },
-        Message::Find { at } => history::find(&session, at).await,
-        Message::History { path, before, versions_max } => {
-            history::versions(&session, path, before, versions_max).await
-        }
-        Message::Look { at, look, nodes_max } => history::look(&session, at, look, nodes_max).await,
-        other => Err(WireError::Unexpected(other.name()).into()),
-    };
-    let message = match result {
-        Ok(message) => message,
-        Err(Fault::Request(code, text)) => Message::failed(code, text),
-        Err(fault) => return Err(fault),
-    };
-    Ok(session.outbox.send(request, &message, Vec::new()).await?)
 }

@@ -238,7 +238,8 @@ async fn a_put_brings_what_its_share_did_not_reach_and_no_more_than_it_may(store
     let (one, _) = store.open_share("one").await.unwrap();
     let (two, _) = store.open_share("two").await.unwrap();
     let (first, second, third) = (block(1, 900), block(2, 800), block(3, 700));
-    let bytes = |blocks: &[&Block]| blocks.iter().map(|b| seal(b).sealed().payload.len() as u64).sum::<u64>();
+    let cost = |block: &&Block| seal(block).sealed().payload.len() as u64 + super::BLOCK_COST_BYTES;
+    let bytes = |blocks: &[&Block]| blocks.iter().map(cost).sum::<u64>();
     let within = |share, blocks: &[&Block], max| {
         store.put_within(Some(share), blocks.iter().map(|block| seal(block)).collect(), max)
     };

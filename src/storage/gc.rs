@@ -119,6 +119,10 @@ pub struct Sums {
     pub live_blocks: u64,
     /// Bytes of their records.
     pub live_bytes: u64,
+    /// Of these, blocks that no version names: sessions rely on them.
+    pub leased_blocks: u64,
+    /// Bytes of their records.
+    pub leased_bytes: u64,
     /// Other blocks.
     pub garbage_blocks: u64,
     /// Bytes of their records, and of copies that are not used.
@@ -167,9 +171,12 @@ pub fn plan(
         let bytes = record_bytes(&location);
         placed_bytes += bytes;
         let used = uses.entry(location.place.pack).or_default();
-        if survey.marked.contains(&hash) || survey.leased.is_none_or(|leased| leased.contains(&hash)) {
+        let named = survey.marked.contains(&hash);
+        if named || survey.leased.is_none_or(|leased| leased.contains(&hash)) {
             sums.live_blocks += 1;
             sums.live_bytes += bytes;
+            sums.leased_blocks += u64::from(!named);
+            sums.leased_bytes += if named { 0 } else { bytes };
             used.kept_blocks += 1;
             used.kept_bytes += bytes;
             continue;

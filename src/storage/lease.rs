@@ -9,13 +9,14 @@
 //! that the client sends it.
 //!
 //! A lease ends when a commit that names the block is durable (then the journal protects it), or some time after its
-//! session ended. A commit that looks at a doomed block saves it as well, whoever makes it.
+//! session ended, or with an answer that says "missing": made-up hashes hold nothing. A commit that looks at a doomed
+//! block saves it as well, whoever makes it.
 
 use super::mark::Marked;
 use crate::model::{BlockHash, SessionId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-/// Leased blocks remembered in all, 32 bytes each. A session that would go beyond holds on to everything instead.
+/// Leased blocks remembered in all, 36 bytes each. A session that would go beyond holds on to everything instead.
 const LEASED_MAX: usize = 1 << 20;
 
 /// See the module.
@@ -28,7 +29,8 @@ pub struct Leases {
 
 #[derive(Debug, Default)]
 struct Lease {
-    blocks: HashSet<BlockHash>,
+    /// And for how many requests that took it and did not let it go.
+    blocks: HashMap<BlockHash, u32>,
     /// There was no room to remember what it relies on.
     everything: bool,
     ended_ms: Option<u64>,
@@ -39,12 +41,30 @@ impl Leases {
     pub fn take(&mut self, session: SessionId, hashes: &[BlockHash]) {
         let lease = self.sessions.entry(session).or_default();
         for hash in hashes {
-            if self.leased >= LEASED_MAX {
-                lease.everything = true;
-            } else if lease.blocks.insert(*hash) {
-                self.leased += 1;
+            match lease.blocks.entry(*hash) {
+                Entry::Occupied(mut known) => *known.get_mut() = known.get().saturating_add(1),
+                Entry::Vacant(_) if self.leased >= LEASED_MAX => lease.everything = true,
+                Entry::Vacant(new) => {
+                    new.insert(1);
+                    self.leased += 1;
+                }
             }
             self.doomed.remove(hash);
+        }
+    }
+
+    /// A request that took these has told the session that they are missing. What another of its requests took as well
+    /// stays: it may have been put meanwhile.
+    pub fn let_go(&mut self, session: SessionId, hashes: &[BlockHash]) {
+        let Some(lease) = self.sessions.get_mut(&session) else { return };
+        for hash in hashes {
+            let Entry::Occupied(mut known) = lease.blocks.entry(*hash) else { continue };
+            if *known.get() > 1 {
+                *known.get_mut() -= 1;
+            } else {
+                known.remove();
+                self.leased -= 1;
+            }
         }
     }
 
@@ -74,13 +94,13 @@ impl Leases {
     /// [`settle`](Self::settle).
     pub fn named(&mut self, session: SessionId, hash: &BlockHash) -> bool {
         self.doomed.remove(hash);
-        self.sessions.get(&session).is_some_and(|lease| lease.blocks.contains(hash))
+        self.sessions.get(&session).is_some_and(|lease| lease.blocks.contains_key(hash))
     }
 
     /// The commit that names these blocks is durable.
     pub fn settle(&mut self, session: SessionId, hashes: &[BlockHash]) {
         let Some(lease) = self.sessions.get_mut(&session) else { return };
-        self.leased -= hashes.iter().filter(|hash| lease.blocks.remove(hash)).count();
+        self.leased -= hashes.iter().filter(|hash| lease.blocks.remove(hash).is_some()).count();
     }
 
     /// A block was asked for or put by somebody without a session.
@@ -91,7 +111,7 @@ impl Leases {
     /// True when some session relies on the block.
     #[cfg(test)]
     pub fn is_leased(&self, hash: &BlockHash) -> bool {
-        self.sessions.values().any(|lease| lease.everything || lease.blocks.contains(hash))
+        self.sessions.values().any(|lease| lease.everything || lease.blocks.contains_key(hash))
     }
 
     /// Every leased block; `None` when some session relies on everything.
@@ -99,7 +119,7 @@ impl Leases {
         if self.sessions.values().any(|lease| lease.everything) {
             return None;
         }
-        Some(self.sessions.values().flat_map(|lease| lease.blocks.iter().copied()).collect())
+        Some(self.sessions.values().flat_map(|lease| lease.blocks.keys().copied()).collect())
     }
 
     /// Begins to delete blocks, but for those that are leased.
@@ -158,6 +178,20 @@ mod tests {
         leases.prune(2000, 1000);
         assert!(!leases.is_leased(&block(2)));
         assert_eq!(leases.leased, 0);
+    }
+
+    #[test]
+    fn what_is_missing_is_not_leased_unless_another_request_of_the_session_took_it() {
+        let mut leases = Leases { leased: LEASED_MAX - 2, ..Leases::default() };
+        leases.take(A, &[block(1), block(2)]);
+        leases.take(A, &[block(2)]);
+        leases.let_go(A, &[block(1), block(2), block(3)]);
+        assert!(!leases.is_leased(&block(1)) && leases.is_leased(&block(2)));
+        leases.take(A, &[block(1)]);
+        assert!(leases.all().is_some(), "there was room again");
+        leases.settle(A, &[block(2)]);
+        leases.let_go(A, &[block(2), block(1)]);
+        assert_eq!(leases.leased, LEASED_MAX - 2);
     }
 
     #[test]

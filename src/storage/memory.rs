@@ -176,7 +176,7 @@ impl State {
         let fresh: BTreeMap<BlockHash, u64> = blocks
             .iter()
             .filter(|block| !self.reaches(share, &block.hash()))
-            .map(|block| (block.hash(), block.sealed().payload.len() as u64))
+            .map(|block| (block.hash(), block.sealed().payload.len() as u64 + super::BLOCK_COST_BYTES))
             .collect();
         let mut report = PutReport { brought: fresh.values().sum(), ..PutReport::default() };
         if report.brought > brought_max {

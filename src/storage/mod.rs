@@ -122,6 +122,10 @@ impl std::fmt::Debug for ShareId {
     }
 }
 
+/// What a block takes on the disk besides its payload, about, bytes: the head of its record, and its row in an index that is
+/// half empty at times.
+pub const BLOCK_COST_BYTES: u64 = 256;
+
 /// What became of the blocks of one put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PutReport {
@@ -131,8 +135,8 @@ pub struct PutReport {
     pub held: usize,
     /// Payload bytes written for the new ones.
     pub bytes: u64,
-    /// Payload bytes of those that the share did not reach before, held or not, and that nobody asked it for. This is what
-    /// a device is charged: what others hold must not show in it.
+    /// Payload bytes, and [`BLOCK_COST_BYTES`] each, of those that the share did not reach before, held or not, and that
+    /// nobody asked it for. This is what a device is charged: what others hold must not show in it.
     pub brought: u64,
 }
 
@@ -196,6 +200,9 @@ pub trait BlockStore: Send + Sync {
     /// Called before a session asks for blocks or puts them: what it is told is held, and what it puts, is not deleted
     /// until a commit names it or the session [ends](Self::end_lease). A store that never deletes has nothing to do.
     fn lease(&self, _session: SessionId, _hashes: &[BlockHash]) {}
+
+    /// The session was told that these are missing, by the request that leased them.
+    fn let_go(&self, _session: SessionId, _hashes: &[BlockHash]) {}
 
     /// The session is over.
     fn end_lease(&self, _session: SessionId) {}

@@ -12,11 +12,10 @@ use super::shared::Failure;
 use super::{Result, file};
 use crate::block::{SealedBlock, VerifiedBlock};
 use crate::model::{BlockHash, StoreId};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -281,15 +280,14 @@ impl Packs {
         let start = u64::from(first.place.offset);
         let bytes =
             usize::try_from(last.end() - start).map_err(|_| damaged(first_hash, first.place.offset))?;
-        let mut buffer = BytesMut::zeroed(bytes);
         let read = self.handle(first.place.pack).and_then(|file| {
             if bytes >= AHEAD_BYTES_MIN {
                 file::read_ahead(&file, last.end(), AHEAD_BYTES);
             }
-            file.read_exact_at(&mut buffer, start).map_err(|error| StorageError::io("read", &path, error))
+            file::read_exact(&file, start, bytes).map_err(|error| StorageError::io("read", &path, error))
         });
-        match read {
-            Ok(()) => {}
+        let buffer = match read {
+            Ok(buffer) => buffer,
             // The end or the whole of the pack is gone. One by one, so that the error names the right block.
             Err(StorageError::Io { source, .. })
                 if matches!(
@@ -303,8 +301,8 @@ impl Packs {
                 return run.iter().try_for_each(|one| self.read_run(std::slice::from_ref(one), out));
             }
             Err(error) => return Err(error),
-        }
-        let mut rest = buffer.freeze();
+        };
+        let mut rest = Bytes::from(buffer);
         for (index, hash, location) in run {
             let size = (RECORD_HEADER + location.payload_len) as usize;
             let record = rest.split_to(size.min(rest.len()));

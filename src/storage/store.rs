@@ -414,6 +414,10 @@ impl BlockStore for Store {
         self.shared.leases().take(session, hashes);
     }
 
+    fn let_go(&self, session: SessionId, hashes: &[BlockHash]) {
+        self.shared.leases().let_go(session, hashes);
+    }
+
     fn end_lease(&self, session: SessionId) {
         self.shared.leases().end(session, (self.shared.options.clock)());
     }

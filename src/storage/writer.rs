@@ -14,8 +14,8 @@ use super::reach::{self, Asker, Tag};
 use super::shared::{ShareHead, Shared};
 use super::sled::{Applied, Index};
 use super::{
-    CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError, check_share_name,
-    file,
+    BLOCK_COST_BYTES, CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError,
+    check_share_name, file,
 };
 use crate::block::seal;
 use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
@@ -150,7 +150,7 @@ impl Writer {
                     // Whoever has the bytes may have them again.
                     tags.push((hash, asker.tag()));
                     if reach::is_brought(&self.shared, &self.index, *asker, &hash, &known)? {
-                        report.brought += bytes;
+                        report.brought += bytes + BLOCK_COST_BYTES;
                     }
                 }
                 let held = place.is_some() && !self.shared.is_damaged(&hash);

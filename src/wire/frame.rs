@@ -11,16 +11,23 @@
 //! The length is checked before anything is allocated. Head and payload are slices of the read buffer, never copies,
 //! and the parts of a payload are written from where they are.
 
+mod writer;
+
+pub use writer::FrameWriter;
+
 use super::error::WireError;
 use super::message::Message;
 use crate::block::seal;
 use crate::model::counters::Counters;
 use crate::model::{codec, limits};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes before the head.
 pub const HEADER_BYTES: usize = 12;
@@ -28,8 +35,6 @@ pub const HEADER_BYTES: usize = 12;
 const HEADER_BYTES_COUNTED: usize = HEADER_BYTES - 4;
 /// One write hands at most this much to the kernel, bytes: larger gains nothing on loopback.
 pub const WRITE_BYTES_MAX: usize = 1024 * 1024;
-/// Slices in one vectored write; Linux takes up to 1024, but an array of them lies on the stack.
-const WRITE_SLICES_MAX: usize = 128;
 /// Parts of a payload below this size are joined: a slice of a vectored write costs more than copying them.
 const JOIN_BYTES_MAX: usize = 4096;
 /// Read buffer while frames are small, bytes. A thousand idle connections stay cheap.
@@ -42,6 +47,8 @@ const READ_BYTES_AHEAD: usize = 4 * 1024;
 /// Large buffers that are kept to be filled again when the blocks in them are gone: fresh memory costs as much as the
 /// copy into it.
 const SPARES_MAX: usize = 16;
+/// And for how long when nothing comes: many sessions rest at a time.
+const SPARES_REST: Duration = Duration::from_secs(1);
 /// Shorter messages are mostly hashes and numbers, which do not shrink.
 const SHRINK_BYTES_MIN: usize = 192;
 /// What a shorter message costs around its bytes: variant, lengths.
@@ -57,9 +64,16 @@ pub struct Frame {
     head: Bytes,
     /// Block bytes, or nothing.
     pub payload: Bytes,
+    /// Its part of what may be read, until something else accounts for it.
+    room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Frame {
+    /// What this frame holds is accounted for elsewhere from now on.
+    pub fn give_back_room(&mut self) {
+        self.room = None;
+    }
+
     /// Decodes the head and checks the bounds of the message.
     ///
     /// # Errors
@@ -211,6 +225,10 @@ pub struct FrameReader<R> {
     frame_bytes_max: usize,
     bulk: bool,
     bytes_read: u64,
+    /// Bytes of large frames that may be read, over several readers.
+    room: Option<Arc<Semaphore>>,
+    /// For the frame that is being read.
+    held: Option<OwnedSemaphorePermit>,
     counters: Arc<Counters>,
 }
 
@@ -219,7 +237,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R, counters: Arc<Counters>) -> Self {
         let frame_bytes_max = limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
         let (buffer, spares) = (BytesMut::new(), Vec::new());
-        Self { stream, buffer, spares, frame_bytes_max, bulk: false, bytes_read: 0, counters }
+        let (bulk, bytes_read, room, held) = (false, 0, None, None);
+        Self { stream, buffer, spares, frame_bytes_max, bulk, bytes_read, room, held, counters }
     }
 
     /// A reader that begins with bytes which were read from the stream to see what it is.
@@ -241,6 +260,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The handshake is complete: frames up to [`limits::FRAME_BYTES_MAX`].
     pub const fn admit_large_frames(&mut self) {
         self.frame_bytes_max = limits::FRAME_BYTES_MAX;
+    }
+
+    /// Takes the bytes of large frames from here, at least [`limits::FRAME_BYTES_MAX`], before they are read. A frame keeps
+    /// them until it [gives them back](Frame::give_back_room).
+    pub fn read_within(&mut self, room: Arc<Semaphore>) {
+        self.room = Some(room);
     }
 
     /// Bytes read so far: it moves while a large frame crosses a slow link.
@@ -272,13 +297,41 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Cut::Frame(frame) => return Ok(Some(frame)),
                 Cut::Missing(bytes) => bytes,
             };
+            if let Some(room) =
+                self.room.as_ref().filter(|_| missing >= BULK_FRAME_BYTES_MIN && self.held.is_none())
+            {
+                let permits = u32::try_from(missing).unwrap_or(u32::MAX);
+                self.held =
+                    Some(room.clone().acquire_many_owned(permits).await.map_err(|_| WireError::Ended)?);
+            }
             self.make_room(missing);
-            let read_max = if self.bulk { missing.max(READ_BYTES_AHEAD) } else { usize::MAX };
-            let read = self.stream.read_buf(&mut (&mut self.buffer).limit(read_max)).await?;
+            let Some(read) = self.read_some(missing).await? else { continue };
             self.counters.wire_bytes_received.add_len(read);
             self.bytes_read += read as u64;
             if read == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(WireError::Truncated) };
+            }
+        }
+    }
+
+    /// Reads what there is; `None` when nothing came for a while, and what was kept for more is given back.
+    async fn read_some(&mut self, missing: usize) -> Result<Option<usize>, WireError> {
+        let read_max = if self.bulk { missing.max(READ_BYTES_AHEAD) } else { usize::MAX };
+        let mut into = (&mut self.buffer).limit(read_max);
+        let mut reading = pin!(self.stream.read_buf(&mut into));
+        if self.spares.is_empty() {
+            return Ok(Some(reading.await?));
+        }
+        // No timer while bytes are coming.
+        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            return Ok(Some(read?));
+        }
+        match tokio::time::timeout(SPARES_REST, reading).await {
+            Ok(read) => Ok(Some(read?)),
+            Err(_) => {
+                self.spares = Vec::new();
+                self.bulk &= !self.buffer.is_empty();
+                Ok(None)
             }
         }
     }
@@ -313,7 +366,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(WireError::FrameShape);
         }
         let head = frame.split_to(head_len);
-        Ok(Cut::Frame(Frame { request, head, payload: frame }))
+        Ok(Cut::Frame(Frame { request, head, payload: frame, room: self.held.take().map(Arc::new) }))
     }
 
     /// Room for the rest of the frame and for what follows it: many frames per read.
@@ -358,92 +411,6 @@ enum Cut {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk::<4>().map(|b| u32::from_le_bytes(*b))
-}
-
-/// Writes frames, many of them in one system call.
-#[derive(Debug)]
-pub struct FrameWriter<W> {
-    stream: W,
-    queue: VecDeque<Bytes>,
-    queued_bytes: usize,
-    counters: Arc<Counters>,
-}
-
-impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// A writer on an empty queue.
-    pub fn new(stream: W, counters: Arc<Counters>) -> Self {
-        Self { stream, queue: VecDeque::new(), queued_bytes: 0, counters }
-    }
-
-    /// The stream again. What was queued is lost.
-    pub fn into_stream(self) -> W {
-        self.stream
-    }
-
-    /// Queues a frame for the next [`Self::flush`].
-    pub fn push(&mut self, frame: &EncodedFrame) {
-        self.queue.extend(frame.parts.iter().cloned());
-        self.queued_bytes += frame.bytes;
-    }
-
-    /// Bytes queued and not written.
-    pub const fn queued_bytes(&self) -> usize {
-        self.queued_bytes
-    }
-
-    /// Writes one batch: up to [`WRITE_BYTES_MAX`] of what is queued, in one vectored write.
-    ///
-    /// # Cancel safety
-    /// Safe: what the kernel took has left the queue, the rest stays.
-    pub async fn write_some(&mut self) -> Result<(), WireError> {
-        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-        let (mut used, mut bytes) = (0, 0);
-        for (slice, part) in slices.iter_mut().zip(&self.queue) {
-            let room = WRITE_BYTES_MAX - bytes;
-            *slice = IoSlice::new(part.get(..room.min(part.len())).unwrap_or_default());
-            used += 1;
-            bytes += slice.len();
-            if bytes == WRITE_BYTES_MAX {
-                break;
-            }
-        }
-        if bytes == 0 {
-            return Ok(());
-        }
-        let written = self.stream.write_vectored(slices.get(..used).unwrap_or_default()).await?;
-        if written == 0 {
-            return Err(WireError::Io(io::ErrorKind::WriteZero.into()));
-        }
-        self.drop_written(written);
-        Ok(())
-    }
-
-    /// Writes everything that is queued.
-    pub async fn flush(&mut self) -> Result<(), WireError> {
-        while self.queued_bytes > 0 {
-            self.write_some().await?;
-        }
-        self.stream.flush().await?;
-        Ok(())
-    }
-
-    /// Tells the peer that nothing more follows.
-    pub async fn shutdown(&mut self) -> Result<(), WireError> {
-        Ok(self.stream.shutdown().await?)
-    }
-
-    fn drop_written(&mut self, mut written: usize) {
-        self.counters.wire_bytes_sent.add_len(written);
-        self.queued_bytes = self.queued_bytes.saturating_sub(written);
-        while let Some(part) = self.queue.front_mut() {
-            if part.len() > written {
-                let _ = part.split_to(written);
-                return;
-            }
-            written -= part.len();
-            self.queue.pop_front();
-        }
-    }
 }
 
 #[cfg(test)]

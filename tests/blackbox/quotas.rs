@@ -74,3 +74,40 @@ fn what_is_over_the_quota_of_a_device_waits_and_everything_else_goes_on() {
     let line = world.run(["quota", "--store", &world.store_arg(), "a", "1GB"]).code(1).refusal();
     assert!(line.contains("own user"), "{line}");
 }
+
+/// A good way past its quota a device may not even change what brings nothing: it keeps that, says so, and goes on.
+#[test]
+fn far_past_the_quota_changes_wait_too_and_the_client_goes_on() {
+    let world = World::new();
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    world.join(&b, &world.invite(&["--quota", "100MB"])).code(0);
+    b.write("large", random_bytes(1, 70 * MB));
+    b.mkdir("stays");
+    world.once_joined(&b).code(0);
+    let quota = |size: &str| world.run(["quota", "--store", &world.store_arg(), &b.name(), size]).code(0);
+    quota("1MB");
+    b.rename("large", "renamed");
+    b.mkdir("made");
+    b.remove("stays");
+    for _ in 0..2 {
+        let line = world.once_joined(&b).code(1).refusal();
+        assert!(line.contains("used up its quota") && line.contains("not sent"), "{line}");
+    }
+    // News still come, and what waits here is not undone by them.
+    a.write("of a", random_bytes(2, 1000));
+    world.sync(&a);
+    assert!(a.has("large") && a.has("stays") && !a.has("made"));
+    let live = world.live(&b);
+    wait_until("comes", || b.has("of a") && live.process.stderr().contains("changes wait here"));
+    assert!(b.has("renamed") && b.has("made") && !b.has("stays") && !b.has("large"));
+    quota("none");
+    wait_until("goes on", || {
+        world.sync(&a);
+        a.has("made") && a.has("renamed") && !a.has("stays")
+    });
+    let said = live.process.stderr();
+    assert_eq!(said.matches("changes wait here").count(), 1, "not once:\n{said}");
+    assert!(!said.contains("refused the request"), "{said}");
+    live.stop();
+    assert_equal(&[&a, &b]);
+}

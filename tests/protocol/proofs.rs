@@ -43,13 +43,26 @@ pub async fn guarded_over(
     config: server::Config,
     wrap: impl FnOnce(Arc<MemoryStore>) -> Arc<dyn BlockStore>,
 ) -> Guarded {
-    let key = ServerKey::from_seed([11; 32]).unwrap();
-    let devices = Arc::new(Devices::in_memory(|| 1000));
-    let gate = Arc::new(Gate::new(key.clone(), clear, [5; 32], b"boot".to_vec(), devices).unwrap());
+    let (key, gate) = gate(clear);
     let config = server::Config { access: Access::Proved(gate.clone()), ..config };
     let store = Arc::new(MemoryStore::new([7; 32]));
     let blocks = wrap(store.clone());
     Guarded { running: start_with(config, blocks, store).await, gate, key }
+}
+
+/// The same on a listener of the test's, reached at `address`.
+pub fn guarded_on(listener: impl server::Accept + 'static, address: SocketAddr) -> Guarded {
+    let (key, gate) = gate(true);
+    let config = server::Config { access: Access::Proved(gate.clone()), ..config() };
+    let store = Arc::new(MemoryStore::new([7; 32]));
+    Guarded { running: start_on(listener, address, config, store.clone(), store), gate, key }
+}
+
+fn gate(clear: bool) -> (ServerKey, Arc<Gate>) {
+    let key = ServerKey::from_seed([11; 32]).unwrap();
+    let devices = Arc::new(Devices::in_memory(|| 1000));
+    let gate = Gate::new(key.clone(), clear, [5; 32], b"boot".to_vec(), devices).unwrap();
+    (key, Arc::new(gate))
 }
 
 /// The keys of a folder in a test.

@@ -6,7 +6,7 @@ use dropblock::auth::InviteSecret;
 use dropblock::block::{SealedBlock, VerifiedBlock};
 use dropblock::model::{BlockHash, Change, Kind, Seq, limits};
 use dropblock::server;
-use dropblock::storage::{self, BlockStore, BoxFuture, MemoryStore, PutReport, ShareId};
+use dropblock::storage::{self, BLOCK_COST_BYTES, BlockStore, BoxFuture, MemoryStore, PutReport, ShareId};
 use dropblock::wire::{Connection, ErrorCode, Pushes, WireError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ impl Guarded {
 }
 
 fn bytes(blocks: &[SealedBlock]) -> u64 {
-    blocks.iter().map(|block| block.payload.len() as u64).sum()
+    blocks.iter().map(|block| block.payload.len() as u64 + BLOCK_COST_BYTES).sum()
 }
 
 fn link(name: &str, target: &[u8]) -> Change {

@@ -7,7 +7,7 @@ use dropblock::model::{
     ChainHash, Change, DeviceId, FileContent, IdSource, JournalId, Kind, Name, NodeId, NodeState, Root, Seq,
     StoreId, hash,
 };
-use dropblock::server::{self, Config, ServerError};
+use dropblock::server::{self, Accept, Config, ServerError};
 use dropblock::storage::{
     self, BlockStore, BoxFuture, CommitEvent, CommitRequest, Journal, MemoryStore, ShareId, StorageError,
 };
@@ -49,6 +49,17 @@ pub async fn start(config: Config) -> Running {
 pub async fn start_with(config: Config, blocks: Arc<dyn BlockStore>, journal: Arc<dyn Journal>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    start_on(listener, address, config, blocks, journal)
+}
+
+/// A server on a listener of the test's, reached at `address`.
+pub fn start_on(
+    listener: impl Accept + 'static,
+    address: SocketAddr,
+    config: Config,
+    blocks: Arc<dyn BlockStore>,
+    journal: Arc<dyn Journal>,
+) -> Running {
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         let _ = stopped.await;

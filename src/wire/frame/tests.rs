@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::Seq;
 use crate::wire::message::Position;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
