@@ -1,9 +1,14 @@
 """The chart: for each row of the comparison the bytes A <-> hub and the time until B is equal, one dot a tool, log scale.
 
 Plain SVG text. Colours are chosen to be told apart on white and on black, by people who see red and green alike too.
+
+`chart.py FIRST.json [LATER.json ...] > chart.svg` draws the results of several runs as one: of a row that a tool has in more than one
+of them, the last counts.
 """
 
+import json
 import math
+import sys
 from html import escape
 
 from report import seconds, size
@@ -101,3 +106,18 @@ def mark(x, y, colour, shape, told=None):
     if shape == "ring":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="none" stroke="{colour}" stroke-width="2">{inner}</circle>'
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">{inner}</circle>'
+
+
+def merged(runs):
+    """The results of several runs, as one."""
+    told = {**runs[-1], "tools": list({tool["name"]: tool for run in runs for tool in run["tools"]}.values())}
+    rows = {}
+    for row in (row for run in runs for row in run["rows"]):
+        results = rows.setdefault(row["row"], {**row, "results": {}})["results"]
+        results.update((line["tool"], line) for line in row["results"] if line["verified"])
+    told["rows"] = [{**row, "results": list(row["results"].values())} for row in rows.values()]
+    return told
+
+
+if __name__ == "__main__":
+    print(draw(merged([json.load(open(path, encoding="utf-8")) for path in sys.argv[1:]])), end="")
