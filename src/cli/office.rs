@@ -11,11 +11,7 @@ use std::path::Path;
 
 /// Has it done.
 pub fn ask(folder: &Path, ask: Ask) -> Result<Told, Failure> {
-    if !folder.join("store.toml").exists() {
-        let line =
-            format!("{}: there is no store; name the folder that `serve --store` uses", folder.display());
-        return Err(Failure::new(Exit::NoStore, line));
-    }
+    super::tend::find_store(folder)?;
     wall::raise(&[(folder, May::Write)]);
     // What is written is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

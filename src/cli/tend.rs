@@ -32,13 +32,21 @@ impl From<Failure> for Refused {
     }
 }
 
+/// Sees that there is a store, so that none is made by mistake.
+pub fn find_store(folder: &Path) -> Result<(), Failure> {
+    let (exit, why) = match folder.join("store.toml").try_exists() {
+        Ok(true) => return Ok(()),
+        Ok(false) => {
+            (Exit::NoStore, "there is no store; name the folder that `serve --store` uses".to_owned())
+        }
+        Err(error) => (Exit::General, format!("{error}; run this as the user who runs the server")),
+    };
+    Err(Failure::new(exit, format!("{}: {why}", folder.display())))
+}
+
 /// Has a request carried out, by the server that serves the store or here.
 pub fn carry_out(folder: &Path, request: Request) -> Result<Reply, Refused> {
-    if !folder.join("store.toml").exists() {
-        let line =
-            format!("{}: there is no store; name the folder that `serve --store` uses", folder.display());
-        return Err(Failure::new(Exit::NoStore, line).into());
-    }
+    find_store(folder)?;
     wall::raise(&[(folder, May::Write)]);
     // What is written is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

@@ -495,6 +495,18 @@ fn a_store_that_cannot_be_written() {
     fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+#[test]
+fn a_store_of_another_user_is_not_said_to_be_none() {
+    let world = World::inside(Sandbox::unprivileged());
+    let store = world.folder("closed");
+    world.sandbox().forbid(store.path());
+    for command in ["devices", "invite", "stats", "gc", "check"] {
+        let line = world.run([command, "--store", store.path().to_str().unwrap()]).code(1).refusal();
+        assert!(line.contains("ermission denied") && !line.contains("no store"), "{line}");
+    }
+    fs::set_permissions(store.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 // Full disks: a few megabytes of memory mounted where only the processes of the test see them.
 
 #[test]
