@@ -125,7 +125,11 @@ pub async fn put(session: &Session, count: u32, payload: Bytes) -> Result<Messag
     }
     let hashes: Vec<BlockHash> = verified.iter().map(VerifiedBlock::hash).collect();
     server.blocks.lease(session.id, &hashes);
-    store(session, verified).await?;
+    if let Err(fault) = store(session, verified).await {
+        // Nothing of it was taken.
+        server.blocks.let_go(session.id, &hashes);
+        return Err(fault);
+    }
     Ok(unopened.map_or(Message::Stored { count }, |bitmap| Message::Unopened { bitmap }))
 }
 

@@ -68,13 +68,20 @@ pub async fn run<R, W>(
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let Opening { way, first, deadline, waiting } = opening;
+    let through_tls = matches!(way, Way::Tls(_));
     match deadline.keep(&waiting, open(&server, &mut reader, way, first)).await {
         Ok(opened) => {
             drop(waiting);
             reader.admit_large_frames();
             serve(server, peer, reader, writer, opened).await;
         }
-        Err(error) => turn_away(peer, &mut reader, &mut writer, &error, waiting).await,
+        Err(error) => {
+            // Whoever only shakes hands has had the most that a stranger can ask for.
+            if through_tls && matches!(error, WireError::Ended | WireError::Truncated | WireError::Io(_)) {
+                waiting.failed();
+            }
+            turn_away(peer, &mut reader, &mut writer, &error, waiting).await;
+        }
     }
 }
 

@@ -224,14 +224,14 @@ impl Model {
         match event {
             Event::Ask(who, blocks) => {
                 let hashes: Vec<BlockHash> = blocks.iter().map(|n| block(*n)).collect();
-                self.leases.take(self.session(who), &hashes);
+                self.leases.take(self.session(who), &hashes, self.now_ms);
                 let held = blocks.into_iter().filter(|n| self.index.contains_key(n));
                 let held: Vec<u8> = held.collect();
                 self.promised.entry(who).or_default().extend(held);
             }
             Event::Put(who, blocks) => {
                 let hashes: Vec<BlockHash> = blocks.iter().map(|n| block(*n)).collect();
-                self.leases.take(self.session(who), &hashes);
+                self.leases.take(self.session(who), &hashes, self.now_ms);
                 blocks.iter().for_each(|n| self.store(*n));
                 self.promised.entry(who).or_default().extend(blocks);
             }

@@ -16,8 +16,11 @@ use super::mark::Marked;
 use crate::model::{BlockHash, SessionId};
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-/// Leased blocks remembered in all, 36 bytes each. A session that would go beyond holds on to everything instead.
+/// Leased blocks remembered in all, 36 bytes each. A session that would go beyond holds on to everything instead, for a while.
 const LEASED_MAX: usize = 1 << 20;
+/// For so long after it went beyond: what it was told earlier it has named by now, or it sends it again when a commit is refused.
+/// Whoever filled the table may be gone by then, and others must not stand in for it.
+const EVERYTHING_MS: u64 = 600_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -31,19 +34,19 @@ pub struct Leases {
 struct Lease {
     /// And for how many requests that took it and did not let it go.
     blocks: HashMap<BlockHash, u32>,
-    /// There was no room to remember what it relies on.
-    everything: bool,
+    /// When there was no room to remember what it relies on, ms since 1970: it holds on to everything for a while.
+    everything_ms: Option<u64>,
     ended_ms: Option<u64>,
 }
 
 impl Leases {
     /// A session is about to be told about blocks, or to put them.
-    pub fn take(&mut self, session: SessionId, hashes: &[BlockHash]) {
+    pub fn take(&mut self, session: SessionId, hashes: &[BlockHash], now_ms: u64) {
         let lease = self.sessions.entry(session).or_default();
         for hash in hashes {
             match lease.blocks.entry(*hash) {
                 Entry::Occupied(mut known) => *known.get_mut() = known.get().saturating_add(1),
-                Entry::Vacant(_) if self.leased >= LEASED_MAX => lease.everything = true,
+                Entry::Vacant(_) if self.leased >= LEASED_MAX => lease.everything_ms = Some(now_ms),
                 Entry::Vacant(new) => {
                     new.insert(1);
                     self.leased += 1;
@@ -72,7 +75,7 @@ impl Leases {
     pub fn end(&mut self, session: SessionId, now_ms: u64) {
         if let Some(lease) = self.sessions.get_mut(&session) {
             lease.ended_ms.get_or_insert(now_ms);
-            if lease.blocks.is_empty() && !lease.everything {
+            if lease.blocks.is_empty() && lease.everything_ms.is_none() {
                 self.sessions.remove(&session);
             }
         }
@@ -82,6 +85,8 @@ impl Leases {
     pub fn prune(&mut self, now_ms: u64, grace_ms: u64) {
         let leased = &mut self.leased;
         self.sessions.retain(|_, lease| {
+            lease.everything_ms =
+                lease.everything_ms.filter(|since| now_ms.saturating_sub(*since) < EVERYTHING_MS);
             let stays = lease.ended_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < grace_ms);
             if !stays {
                 *leased -= lease.blocks.len();
@@ -111,12 +116,12 @@ impl Leases {
     /// True when some session relies on the block.
     #[cfg(test)]
     pub fn is_leased(&self, hash: &BlockHash) -> bool {
-        self.sessions.values().any(|lease| lease.everything || lease.blocks.contains_key(hash))
+        self.sessions.values().any(|lease| lease.everything_ms.is_some() || lease.blocks.contains_key(hash))
     }
 
     /// Every leased block; `None` when some session relies on everything.
     pub fn all(&self) -> Option<HashSet<BlockHash>> {
-        if self.sessions.values().any(|lease| lease.everything) {
+        if self.sessions.values().any(|lease| lease.everything_ms.is_some()) {
             return None;
         }
         Some(self.sessions.values().flat_map(|lease| lease.blocks.keys().copied()).collect())
@@ -158,9 +163,9 @@ mod tests {
     #[test]
     fn a_leased_block_is_neither_doomed_nor_forgotten() {
         let mut leases = Leases::default();
-        leases.take(A, &[block(1)]);
+        leases.take(A, &[block(1)], 0);
         leases.doom([block(1), block(2), block(3)]);
-        leases.take(A, &[block(2)]);
+        leases.take(A, &[block(2)], 0);
         assert_eq!(leases.forget(&[block(1), block(2), block(3)]), [block(3)]);
         assert_eq!(leases.forget(&[block(3)]), [], "nothing is forgotten twice");
     }
@@ -168,7 +173,7 @@ mod tests {
     #[test]
     fn a_lease_ends_with_its_commit_or_a_while_after_its_session() {
         let mut leases = Leases::default();
-        leases.take(A, &[block(1), block(2)]);
+        leases.take(A, &[block(1), block(2)], 0);
         assert!(leases.named(A, &block(1)) && !leases.named(A, &block(3)));
         leases.settle(A, &[block(1)]);
         assert!(!leases.is_leased(&block(1)) && leases.is_leased(&block(2)));
@@ -183,11 +188,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_not_leased_unless_another_request_of_the_session_took_it() {
         let mut leases = Leases { leased: LEASED_MAX - 2, ..Leases::default() };
-        leases.take(A, &[block(1), block(2)]);
-        leases.take(A, &[block(2)]);
+        leases.take(A, &[block(1), block(2)], 0);
+        leases.take(A, &[block(2)], 0);
         leases.let_go(A, &[block(1), block(2), block(3)]);
         assert!(!leases.is_leased(&block(1)) && leases.is_leased(&block(2)));
-        leases.take(A, &[block(1)]);
+        leases.take(A, &[block(1)], 0);
         assert!(leases.all().is_some(), "there was room again");
         leases.settle(A, &[block(2)]);
         leases.let_go(A, &[block(2), block(1)]);
@@ -203,14 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn past_the_limit_a_session_holds_on_to_everything_until_it_ends() {
+    fn past_the_limit_a_session_holds_on_to_everything_for_a_while() {
         let mut leases = Leases { leased: LEASED_MAX, ..Leases::default() };
-        leases.take(A, &[block(1)]);
+        leases.take(A, &[block(1)], 0);
         assert!(leases.is_leased(&block(9)) && leases.all().is_none());
         leases.doom([block(9)]);
         assert_eq!(leases.forget(&[block(9)]), []);
-        leases.end(A, 5);
-        leases.prune(5, 0);
+        leases.prune(EVERYTHING_MS - 1, 0);
+        assert!(leases.is_leased(&block(9)));
+        leases.prune(EVERYTHING_MS, 0);
+        assert!(!leases.is_leased(&block(9)), "it is still here, and whoever filled the table may be gone");
+        leases.take(A, &[block(1)], EVERYTHING_MS);
+        leases.end(A, EVERYTHING_MS);
+        leases.prune(EVERYTHING_MS, 0);
         assert!(!leases.is_leased(&block(9)));
     }
 }

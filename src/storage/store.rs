@@ -411,7 +411,7 @@ impl BlockStore for Store {
     }
 
     fn lease(&self, session: SessionId, hashes: &[BlockHash]) {
-        self.shared.leases().take(session, hashes);
+        self.shared.leases().take(session, hashes, (self.shared.options.clock)());
     }
 
     fn let_go(&self, session: SessionId, hashes: &[BlockHash]) {

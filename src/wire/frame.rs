@@ -8,7 +8,7 @@
 //! 12     n     head: one bincode `Message`
 //! 12+n   rest  payload: a pack of sealed blocks, or nothing
 //! ```
-//! The length is checked before anything is allocated. Head and payload are slices of the read buffer, never copies,
+//! The length is checked before anything is allocated. Head and payload of a long frame are slices of the read buffer, never copies,
 //! and the parts of a payload are written from where they are.
 
 mod writer;
@@ -20,7 +20,7 @@ use super::message::Message;
 use crate::block::seal;
 use crate::model::counters::Counters;
 use crate::model::{codec, limits};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -53,6 +53,9 @@ const SPARES_REST: Duration = Duration::from_secs(1);
 const SHRINK_BYTES_MIN: usize = 192;
 /// What a shorter message costs around its bytes: variant, lengths.
 const SHRUNK_COST_BYTES: usize = 12;
+/// A shorter frame is taken out of the buffer. A slice would keep all of the buffer alive for as long as its request waits,
+/// and what a session may have under way counts its bytes only.
+const COPY_BYTES_MAX: usize = READ_BYTES_BULK / 4;
 /// A frame above this size makes the buffer grow to [`READ_BYTES_BULK`].
 const BULK_FRAME_BYTES_MIN: usize = 32 * 1024;
 
@@ -355,7 +358,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if after.len() < frame_len {
             return Ok(Cut::Missing(frame_len - after.len()));
         }
-        let mut frame = self.buffer.split_to(4 + frame_len).freeze();
+        let mut frame = if 4 + frame_len < COPY_BYTES_MAX {
+            let copy = Bytes::copy_from_slice(self.buffer.get(..4 + frame_len).unwrap_or_default());
+            self.buffer.advance(4 + frame_len);
+            copy
+        } else {
+            self.buffer.split_to(4 + frame_len).freeze()
+        };
         self.bulk = frame_len >= BULK_FRAME_BYTES_MIN;
         let header = frame.split_to(HEADER_BYTES);
         let (Some(request), Some(head_len)) = (u32_at(&header, 4), u32_at(&header, 8)) else {

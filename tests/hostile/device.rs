@@ -1,8 +1,9 @@
 //! What one device can make a real server hold, however many sessions it opens.
 
 use crate::guest::{Guest, dialer};
-use crate::liar::{folder, id, random, say};
+use crate::liar::{folder, id, random, say, seal};
 use crate::support::world::World;
+use dropblock::block::pack;
 use dropblock::model::{BlockHash, Change, Kind, NodeId, Seq, limits};
 use dropblock::wire::{Message, Position};
 use std::fs;
@@ -59,6 +60,45 @@ fn made_up_questions_keep_no_garbage_and_real_ones_are_named() {
         assert_eq!((number(&done, "leased_blocks"), number(&done, "deleted_blocks")), (1, 1), "{done}");
         let plan = gc(&world, &["--dry-run"]);
         assert!(plan.contains("in use    10"), "{plan}");
+    });
+}
+
+/// A small request that waits must not keep alive the buffer in which it came behind a large one.
+#[test]
+fn small_requests_that_wait_behind_large_frames_hold_little() {
+    let mut world = World::new();
+    let a = world.folder("a");
+    // Not cut: its hash is that of a stored block.
+    let stored = random(3, 60_000);
+    a.write("stored", stored.bytes());
+    world.sync(&a);
+    let dialer = dialer(&world, 40);
+    let addr = world.addr();
+    let before = world.server().process.memory_bytes_max().unwrap();
+    let blocks: Vec<_> = (0..16).map(|n| seal(&random(10 + n, 64_000))).collect();
+    Runtime::new().unwrap().block_on(async {
+        let mut guest = Guest::open(&dialer, addr).await;
+        // As many as are answered at a time: the small ones wait until these are, and of them little is read.
+        let large = Message::WantBlocks { hashes: vec![stored.hash(); 4096], bases: vec![] };
+        guest.send(1, &large, &[]).await;
+        guest.send(2, &large, &[]).await;
+        let put = say(3, &Message::PutBlocks { count: 16 }, &pack::encode(&blocks).concat());
+        let small = say(4, &Message::WantBlocks { hashes: vec![stored.hash()], bases: vec![] }, &[]);
+        let Guest { mut reader, mut writer } = guest;
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(_)) = reader.next().await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        for _ in 0..150 {
+            writer.write_all(&[&put[..], &small].concat()).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        reading.abort();
+        let after = world.server().process.memory_bytes_max().unwrap();
+        eprintln!("{before} B before, {after} B after");
+        // 150 buffers would be 196 MiB.
+        assert!(after < before + (100 << 20), "{before} then {after}");
     });
 }
 

@@ -4,12 +4,12 @@ use super::proofs::{Guarded, guarded, guarded_over, scope};
 use super::support::*;
 use dropblock::auth::InviteSecret;
 use dropblock::block::{SealedBlock, VerifiedBlock};
-use dropblock::model::{BlockHash, Change, Kind, Seq, limits};
+use dropblock::model::{BlockHash, Change, Kind, Seq, SessionId, limits};
 use dropblock::server;
 use dropblock::storage::{self, BLOCK_COST_BYTES, BlockStore, BoxFuture, MemoryStore, PutReport, ShareId};
 use dropblock::wire::{Connection, ErrorCode, Pushes, WireError};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -248,4 +248,68 @@ async fn nothing_that_is_sent_after_a_revocation_is_carried_out() {
     }
     let made = owner.commit(vec![folder("d")], &[]).await.unwrap();
     assert_eq!((made.prev, made.head.seq), (Seq::ZERO, Seq(1)), "nobody else committed anything");
+}
+
+/// Remembers what is leased.
+struct Leasing {
+    store: Arc<MemoryStore>,
+    leased: Mutex<Vec<BlockHash>>,
+}
+
+impl BlockStore for Leasing {
+    fn put_within(
+        &self,
+        share: Option<ShareId>,
+        blocks: Vec<VerifiedBlock>,
+        brought_max: u64,
+    ) -> BoxFuture<'_, storage::Result<PutReport>> {
+        self.store.put_within(share, blocks, brought_max)
+    }
+    fn get_in(
+        &self,
+        share: Option<ShareId>,
+        hashes: Vec<BlockHash>,
+    ) -> BoxFuture<'_, storage::Result<Vec<Option<SealedBlock>>>> {
+        self.store.get_in(share, hashes)
+    }
+    fn missing_in(
+        &self,
+        share: Option<ShareId>,
+        hashes: Vec<BlockHash>,
+    ) -> BoxFuture<'_, storage::Result<Vec<bool>>> {
+        self.store.missing_in(share, hashes)
+    }
+    fn lease(&self, _: SessionId, hashes: &[BlockHash]) {
+        self.leased.lock().unwrap().extend(hashes);
+    }
+    fn let_go(&self, _: SessionId, hashes: &[BlockHash]) {
+        let mut leased = self.leased.lock().unwrap();
+        for hash in hashes {
+            let at = leased.iter().position(|one| one == hash).expect("it was leased");
+            leased.swap_remove(at);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_missing_or_asked_by_a_reader_is_not_held() {
+    let mut leasing = None;
+    let server = guarded_over(true, config(), |store| {
+        let store = Arc::new(Leasing { store, leased: Mutex::default() });
+        leasing = Some(store.clone());
+        store
+    })
+    .await;
+    let leased = || leasing.as_ref().unwrap().leased.lock().unwrap().clone();
+    let (guest, _p) = server.with_quota(5, 10_000).await;
+    let (large, small) = (random(1, 50_000), random(2, 5_000));
+    assert!(is_full(&guest.put(&[seal(&large)]).await.unwrap_err()));
+    guest.missing(vec![large.hash(), BlockHash::from_bytes([9; 32])]).await.unwrap();
+    assert_eq!(leased(), []);
+    guest.put(&[seal(&small)]).await.unwrap();
+    guest.missing(vec![small.hash()]).await.unwrap();
+    assert_eq!(leased(), [small.hash(); 2], "once for the put, once for the promise");
+    let (reader, _p) = server.joined(6, scope(GUESTS, true), GUESTS).await;
+    assert_eq!(reader.missing(vec![small.hash()]).await.unwrap(), [false]);
+    assert_eq!(leased().len(), 2, "it can name nothing");
 }
