@@ -57,25 +57,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends one commit with its blocks. When some do not open with their bases, all that have bases are put without them
-    /// first: rare, and so it ends.
+    /// Sends one commit with its blocks. Those that do not open with their bases are put without them before it goes again,
+    /// each once: so it ends.
     async fn send_commit(
         &mut self,
         batch: &[Change],
-        blocks: Vec<Outgoing>,
+        mut blocks: Vec<Outgoing>,
     ) -> Result<Committed, ClientError> {
-        let (sealed, plain): (Vec<_>, Vec<_>) =
-            blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
-        match self.connection.commit(batch.to_vec(), &sealed).await {
-            Err(WireError::Unopened { .. }) => {
-                let alone = sealed.into_iter().zip(&plain).filter(|(_, plain)| plain.is_none());
-                let alone: Vec<_> = alone.map(|(block, _)| block).collect();
-                let work = self.client.folder.work();
-                let plain = plain.into_iter().flatten().collect();
-                self.no_room.meet(upload::put_alone(&self.connection, work, plain, true).await?.full);
-                Ok(self.connection.commit(batch.to_vec(), &alone).await?)
-            }
-            done => Ok(done?),
+        loop {
+            let (failed, others) =
+                match self.connection.commit(batch.to_vec(), &upload::sealed(&blocks)).await {
+                    Err(WireError::Unopened { which }) => upload::unopened(blocks, which),
+                    done => return Ok(done?),
+                };
+            let work = self.client.folder.work();
+            self.no_room.meet(upload::put_alone(&self.connection, work, failed, true).await?.full);
+            blocks = others;
         }
     }
 

@@ -306,25 +306,23 @@ pub async fn put_alone(
 }
 
 /// Sends blocks that were sealed already, at most a batch; those that do not open go again without their bases.
-pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> Result<Taken, ClientError> {
+pub async fn put(
+    connection: &Connection,
+    work: Work,
+    mut blocks: Vec<Outgoing>,
+) -> Result<Taken, ClientError> {
     let mut taken = Taken::default();
-    let (mut sealed, plain): (Vec<_>, Vec<_>) =
-        blocks.into_iter().map(|block| (block.sealed, block.plain)).unzip();
-    let mut plain = plain.into_iter();
-    while !sealed.is_empty() {
+    while !blocks.is_empty() {
         let mut bytes = 0;
-        let fits = sealed.iter().take_while(|block| {
-            bytes += pack::encoded_bytes(block);
+        let fits = blocks.iter().take_while(|block| {
+            bytes += pack::encoded_bytes(&block.sealed);
             bytes <= limits::PACK_BYTES_TARGET
         });
-        let count = fits.count().max(1);
-        let rest = sealed.split_off(count);
-        let plain = plain.by_ref().take(count).collect();
-        match connection.put(&std::mem::replace(&mut sealed, rest)).await {
+        let rest = blocks.split_off(fits.count().max(1));
+        let batch = std::mem::replace(&mut blocks, rest);
+        match connection.put(&sealed(&batch)).await {
             Err(WireError::Unopened { which }) => {
-                let plain: Vec<Option<Block>> = plain;
-                let failed = plain.into_iter().zip(which).filter(|(_, failed)| *failed);
-                let failed = failed.filter_map(|(block, _)| block).collect();
+                let (failed, _) = unopened(batch, which);
                 taken = taken.and(put_alone(connection, work, failed, true).await?);
             }
             Err(error) => {
@@ -335,4 +333,16 @@ pub async fn put(connection: &Connection, work: Work, blocks: Vec<Outgoing>) -> 
         }
     }
     Ok(taken)
+}
+
+/// The blocks as they go.
+pub fn sealed(blocks: &[Outgoing]) -> Vec<SealedBlock> {
+    blocks.iter().map(|block| block.sealed.clone()).collect()
+}
+
+/// Blocks that did not open with their bases, as they are; and the others.
+pub fn unopened(blocks: Vec<Outgoing>, which: Vec<bool>) -> (Vec<Block>, Vec<Outgoing>) {
+    let (failed, others): (Vec<_>, Vec<_>) = blocks.into_iter().zip(which).partition(|(_, failed)| *failed);
+    let failed = failed.into_iter().filter_map(|(block, _)| block.plain).collect();
+    (failed, others.into_iter().map(|(block, _)| block).collect())
 }
