@@ -89,14 +89,22 @@ impl Sealer {
     /// A frame of at most a sixteenth of the block is taken without trying the other way, which would cost three
     /// times as much time as this one.
     pub fn seal_against(&self, block: &Block, base: &Block) -> Option<VerifiedBlock> {
+        Self::against(block, base, || self.seal(block).sealed().payload.len())
+    }
+
+    /// The same where the block is here sealed without a base, in so many bytes.
+    pub fn reseal_against(block: &Block, base: &Block, alone_bytes: usize) -> Option<VerifiedBlock> {
+        Self::against(block, base, || alone_bytes)
+    }
+
+    fn against(block: &Block, base: &Block, alone_bytes: impl FnOnce() -> usize) -> Option<VerifiedBlock> {
         let plain = block.bytes();
         if plain.len() < BASE_BYTES_MIN || base.bytes().is_empty() {
             return None;
         }
         let payload = compress_against(plain, base.bytes())?;
         let cost = payload.len() + base.hash().as_bytes().len();
-        let alone = || self.seal(block).sealed().payload.len();
-        let taken = cost <= plain.len() / SHORT_FRAME || cost <= alone() / 10 * 9;
+        let taken = cost <= plain.len() / SHORT_FRAME || cost <= alone_bytes() / 10 * 9;
         taken.then(|| verified(block, Codec::ZstdBase, Some(base.hash()), payload))
     }
 

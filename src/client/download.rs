@@ -117,6 +117,12 @@ impl Fetcher {
         }
         let mut request = Vec::new();
         let mut bytes = 0;
+        // First those whose own old version is the base: the server tries further bases as long as they prove good.
+        let is_guess = |(hash, _): &(BlockHash, u64)| {
+            let mut same = by_hash.get(hash).into_iter().flatten();
+            !same.any(|one| one.like.as_ref().is_some_and(|(path, _)| *path == one.path))
+        };
+        order.sort_by_cached_key(is_guess);
         for (hash, size) in order {
             if (bytes + size > REQUEST_BYTES || request.len() >= limits::HASHES_PER_REQUEST_MAX)
                 && !request.is_empty()

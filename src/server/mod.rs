@@ -23,6 +23,7 @@ pub mod gate;
 mod history;
 mod listen;
 mod lobby;
+mod luck;
 pub mod office;
 mod order;
 pub mod porch;

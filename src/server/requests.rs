@@ -1,6 +1,7 @@
 //! Everything a client asks but commits: polls, which blocks are missing, blocks in, blocks out.
 
 use super::account::Account;
+use super::luck::Luck;
 use super::session::Session;
 use super::{Fault, broadcast};
 use crate::block::seal::{self, Sealer};
@@ -165,7 +166,7 @@ pub async fn want(
     let mut part = Part::default();
     let bases = if session.deltas { bases } else { Vec::new() };
     let held: HashSet<BlockHash> = bases.iter().copied().collect();
-    let mut base_groups = bases.chunks(READ_BLOCKS);
+    let (mut base_groups, mut luck) = (bases.chunks(READ_BLOCKS), Luck::default());
     for group in hashes.chunks(READ_BLOCKS) {
         let blocks = read_group(session, group).await?;
         if let Some(tended) = &session.server.config.tended {
@@ -178,7 +179,7 @@ pub async fn want(
             tended.store.missed(&missed);
         }
         let blocks = match base_groups.next() {
-            Some(bases) => against(session, group, blocks, bases, &held).await?,
+            Some(bases) => against(session, group, blocks, bases, &held, &mut luck).await?,
             None => blocks,
         };
         for block in blocks {
@@ -199,6 +200,7 @@ async fn against(
     mut blocks: Vec<Option<SealedBlock>>,
     bases: &[BlockHash],
     held: &HashSet<BlockHash>,
+    luck: &mut Luck,
 ) -> Result<Vec<Option<SealedBlock>>, Fault> {
     let server = &session.server;
     let mut work = Vec::new();
@@ -220,24 +222,32 @@ async fn against(
     let found = read_group(session, &work.iter().map(|(.., base)| *base).collect::<Vec<_>>()).await?;
     let (share, shared) = (session.share, server.clone());
     let _worker = server.workers.acquire().await.map_err(|_| WireError::Ended)?;
+    let mut learned = *luck;
     let sealed = server.config.work.beside(move || {
-        let sealer = Sealer::new(RESEAL_LEVEL);
         let mut sealed = Vec::new();
         for ((place, block, _), base) in work.into_iter().zip(found) {
+            if !learned.tries() {
+                continue;
+            }
             let (Ok(plain), Some(Ok(base))) =
                 (seal::open(&block, None), base.map(|base| seal::open(&base, None)))
             else {
                 continue;
             };
-            if let Some(delta) = sealer.seal_against(&plain, &base) {
+            let delta = Sealer::reseal_against(&plain, &base, block.payload.len());
+            learned
+                .learn(delta.as_ref().is_some_and(|d| d.sealed().payload.len() <= block.payload.len() / 2));
+            if let Some(delta) = delta {
                 shared.deltas.keep(share, delta.hash(), delta.sealed());
                 sealed.push((place, delta.into_sealed()));
             }
         }
-        sealed
+        (sealed, learned)
     });
     // Blocks that could not be sealed go as they are.
-    for (place, delta) in sealed.await.unwrap_or_default() {
+    let (sealed, learned) = sealed.await.unwrap_or_default();
+    *luck = learned;
+    for (place, delta) in sealed {
         if let Some(block) = blocks.get_mut(place) {
             *block = Some(delta);
         }
