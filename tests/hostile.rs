@@ -17,6 +17,8 @@ mod guests;
 mod liar;
 #[path = "hostile/lies.rs"]
 mod lies;
+#[path = "hostile/sizes.rs"]
+mod sizes;
 #[path = "hostile/swaps.rs"]
 mod swaps;
 #[path = "hostile/wall.rs"]

@@ -21,6 +21,7 @@ pub const V1: Params = Params { id: 1, min_bytes: 32 * 1024, avg_bytes: 64 * 102
 const _: () = assert!((V1.min_bytes | V1.avg_bytes | V1.max_bytes) & 1 == 0);
 const _: () = assert!(V1.min_bytes < V1.avg_bytes && V1.avg_bytes < V1.max_bytes);
 const _: () = assert!(V1.id == crate::model::limits::CHUNK_PARAMS);
+const _: () = assert!(V1.min_bytes as u64 == crate::model::limits::CHUNK_BYTES_MIN);
 const _: () = assert!(V1.max_bytes <= crate::model::limits::BLOCK_BYTES_MAX);
 
 impl Params {

@@ -144,10 +144,11 @@ impl Session<'_> {
             DiskOp::Place { id, state, copy } => Some((*id, state, copy.as_ref())),
             _ => None,
         });
-        let (mut files, mut bytes) = (0, 0);
+        let (mut files, mut bytes) = (0, 0u64);
         for (_, state, _) in places.clone() {
             files += 1;
-            bytes += state.kind.content().map_or(0, |content| content.size);
+            // Sizes are what somebody says they are.
+            bytes = bytes.saturating_add(state.kind.content().map_or(0, |content| content.size));
         }
         if files == 0 {
             return Ok(());

@@ -114,6 +114,11 @@ impl ClientError {
         matches!(self, Self::Wire { source, .. } | Self::Connection(source) if source.code() == ErrorCode::Opening)
     }
 
+    /// True when the server has no place for one more that has not said who it is.
+    pub fn is_crowded(&self) -> bool {
+        matches!(self, Self::Wire { source, .. } if source.code() == ErrorCode::Busy)
+    }
+
     /// True when a new session may go better without any change here.
     pub fn is_retryable(&self) -> bool {
         match self {

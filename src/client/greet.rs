@@ -9,13 +9,24 @@ use tokio::time::Instant;
 
 /// A server that says that it is still opening its store is waited for, by a one-time sync too; but not for ever.
 const OPENING_MAX: Duration = Duration::from_secs(600);
+/// One that is crowded by strangers lets in whoever proves itself before the next ones come: so it is tried often, for so long.
+const CROWDED_MAX: Duration = Duration::from_secs(60);
+/// Between two tries, ms, and up to as much again.
+const CROWDED_MS: u64 = 50;
 
 impl Client {
     /// A connection with its welcome.
     pub(super) async fn greet(&mut self, once: bool) -> Result<(Connection, Pushes), ClientError> {
-        let (start, mut backoff) = (Instant::now(), Backoff::default());
+        let (start, mut backoff, mut is_told) = (Instant::now(), Backoff::default(), false);
         loop {
             match self.try_greet().await {
+                Err(error) if once && error.is_crowded() && start.elapsed() < CROWDED_MAX => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        self.news(News::Lost(error));
+                    }
+                    let dice = self.dice();
+                    tokio::time::sleep(Duration::from_millis(CROWDED_MS + dice % CROWDED_MS)).await;
+                }
                 // A live client tries again whatever it is.
                 Err(error) if once && error.is_opening() && start.elapsed() < OPENING_MAX => {
                     self.news(News::Lost(error));

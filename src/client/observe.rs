@@ -160,7 +160,7 @@ impl Session<'_> {
         self.take_large(&mut files, &mut looks);
         let jobs = self.jobs(&files);
         self.refuse_own_store(&jobs)?;
-        let bytes = files.values().map(|found| found.entry.stamp().size).sum();
+        let bytes = files.values().map(|found| found.entry.stamp().size).fold(0, u64::saturating_add);
         self.client.progress.start(Phase::Sending, files.len() as u64, bytes);
         let uploaded = self.send(jobs, &files).await?;
         self.inline_out = uploaded.inline;

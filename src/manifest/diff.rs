@@ -47,14 +47,15 @@ impl Side {
         Ok(Self { content: content.clone(), root: Item::root(content)?, items: Vec::new() })
     }
 
-    fn hashes(&self) -> HashSet<BlockHash> {
-        self.items.iter().map(|item| item.hash).collect()
+    fn promises(&self) -> HashSet<(BlockHash, u64)> {
+        self.items.iter().map(Item::promise).collect()
     }
 
-    /// Keeps the first of equal items, and none that the other side has.
-    fn keep_without(&mut self, other: &HashSet<BlockHash>) {
+    /// Keeps the first of equal items, and none that the other side has. The same hash with another length is another
+    /// item: one of the two is a lie, and reading the node tells which.
+    fn keep_without(&mut self, other: &HashSet<(BlockHash, u64)>) {
         let mut seen = HashSet::new();
-        self.items.retain(|item| !other.contains(&item.hash) && seen.insert(item.hash));
+        self.items.retain(|item| !other.contains(&item.promise()) && seen.insert(item.promise()));
     }
 
     /// Keeps the two ends: what is left over in the middle is what was cut out.
@@ -143,9 +144,9 @@ impl Differ {
         for side in [&mut self.old, &mut self.new] {
             side.items.extend(side.root.take_if(|root| root.level == self.level));
         }
-        let (old_hashes, new_hashes) = (self.old.hashes(), self.new.hashes());
-        self.old.keep_without(&new_hashes);
-        self.new.keep_without(&old_hashes);
+        let (old, new) = (self.old.promises(), self.new.promises());
+        self.old.keep_without(&new);
+        self.new.keep_without(&old);
         let new_hashes = self.new.items.iter().map(|item| item.hash);
         if self.level == 0 {
             self.diff.new_chunks = self.new.items.iter().map(Item::chunk).collect();
@@ -156,8 +157,9 @@ impl Differ {
         self.done = self.level == 0 || (self.new.items.is_empty() && self.new.root.is_none());
         if !self.done {
             self.old.keep_ends(self.new.items.len() + OLD_NODES_SLACK / 2);
-            // The sides share nothing now, so each hash is asked for once.
-            self.need = self.old.items.iter().map(|item| item.hash).chain(new_hashes).collect();
+            let mut asked = HashSet::new();
+            let hashes = self.old.items.iter().map(|item| item.hash).chain(new_hashes);
+            self.need = hashes.filter(|hash| asked.insert(*hash)).collect();
         }
     }
 }

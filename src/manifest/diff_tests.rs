@@ -125,3 +125,24 @@ fn nodes_are_asked_for_in_bounded_steps_and_foreign_ones_refused() {
     };
     assert_eq!((diff.new_chunks.len(), diff.new_nodes.len()), (20_000, nodes.len()));
 }
+
+#[test]
+fn the_same_root_or_node_with_another_length_is_not_the_same() {
+    let mut nodes = Nodes::new();
+    let old = build(&mut nodes, &(0..1000).collect::<Vec<_>>());
+    let compare = |new: &FileContent, nodes: &Nodes| {
+        diff(&old, new, &mut |need: &[BlockHash]| {
+            Ok::<_, ManifestError>(need.iter().map(|hash| nodes[hash].clone()).collect())
+        })
+    };
+    let longer = FileContent { size: old.size + 1, ..old.clone() };
+    assert!(matches!(compare(&longer, &nodes), Err(ManifestError::LengthPromise { .. })));
+    // One level further down: the root is a new node, and lies about one that both have.
+    let top = ManifestNode::decode(&nodes[&old.root.hash]).unwrap();
+    let mut entries = top.entries().to_vec();
+    entries[0].len += 1;
+    let lie = Block::new(ManifestNode::new(old.root.level, 1, entries).unwrap().encode());
+    let new = FileContent { root: crate::model::Root { hash: lie.hash(), ..old.root }, size: old.size + 1 };
+    nodes.insert(lie.hash(), lie.bytes().clone());
+    assert!(matches!(compare(&new, &nodes), Err(ManifestError::LengthPromise { .. })));
+}

@@ -40,7 +40,7 @@ pub enum ManifestError {
     /// None, more than `MANIFEST_ENTRIES_MAX`, a fraction of one, or a root with one.
     #[error("{0} bytes of entries are out of bounds")]
     EntryCount(usize),
-    /// An entry without bytes, or a chunk above `BLOCK_BYTES_MAX`.
+    /// An entry without bytes, a chunk above `BLOCK_BYTES_MAX`, or less than `CHUNK_BYTES_MIN` before the last entry.
     #[error("an entry of {0} bytes is out of bounds")]
     EntryLength(u64),
     /// The lengths add up to more than u64 holds, or there are too many chunks.

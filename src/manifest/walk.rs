@@ -62,6 +62,11 @@ impl Item {
         }
     }
 
+    /// What its parent says of it.
+    pub(super) const fn promise(&self) -> (BlockHash, u64) {
+        (self.hash, self.len)
+    }
+
     /// As a chunk; only at level 0, where lengths are bounded by blocks.
     pub(super) fn chunk(&self) -> ChunkRef {
         ChunkRef { hash: self.hash, offset: self.offset, len: u32::try_from(self.len).unwrap_or(u32::MAX) }
@@ -82,6 +87,13 @@ impl Item {
         }
         if node.params() != content.root.params {
             return Err(ManifestError::Params(hash));
+        }
+        // No chunk but the last of a file is shorter, so no node but the last of a level either: what a client remembers of a
+        // file is in proportion to its size, whoever made the manifest.
+        if let Some((_, before)) = node.entries().split_last()
+            && let Some(short) = before.iter().find(|entry| entry.len < limits::CHUNK_BYTES_MIN)
+        {
+            return Err(ManifestError::EntryLength(short.len));
         }
         // A root of one entry would give one file many roots.
         if self.level == content.root.level && node.entries().len() < 2 {

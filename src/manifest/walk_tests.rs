@@ -5,6 +5,8 @@ use crate::block::Block;
 use crate::manifest::{Builder, empty_file};
 use crate::model::Root;
 
+const MIN: u64 = limits::CHUNK_BYTES_MIN;
+
 type Nodes = HashMap<BlockHash, Bytes>;
 
 fn hash(i: u64) -> BlockHash {
@@ -42,7 +44,7 @@ fn walk(content: &FileContent, nodes: &Nodes) -> Result<Vec<ChunkRef>, ManifestE
 #[test]
 fn a_walk_gives_the_list_that_was_built_with_offsets() {
     for count in [0, 1, 2, 16, 64, 300, 20_000] {
-        let list: Vec<_> = (0..count).map(|i| (hash(i), 1 + i * 7 % 65_536)).collect();
+        let list: Vec<_> = (0..count).map(|i| (hash(i), MIN + i * 7 % 65_536)).collect();
         let (content, nodes) = build(list.clone());
         let chunks = walk(&content, &nodes).unwrap();
         assert_eq!(chunks.iter().map(|c| (c.hash, u64::from(c.len))).collect::<Vec<_>>(), list);
@@ -139,13 +141,16 @@ fn a_few_nodes_that_describe_exabytes_are_no_work_for_a_distinct_walk() {
 #[test]
 fn a_node_that_breaks_a_promise_of_its_parent_is_refused() {
     let mut nodes = Nodes::new();
-    let leaf = node(&mut nodes, 1, 1, &[(hash(1), 10), (hash(2), 20)]);
-    let other_params = node(&mut nodes, 1, 2, &[(hash(1), 10), (hash(2), 20)]);
+    let leaf = node(&mut nodes, 1, 1, &[(hash(1), MIN), (hash(2), 20)]);
+    let other_params = node(&mut nodes, 1, 2, &[(hash(1), MIN), (hash(2), 20)]);
     let inner = node(&mut nodes, 2, 1, &[leaf, leaf]);
 
-    let short = node(&mut nodes, 2, 1, &[leaf, (leaf.0, 31)]);
+    let short = node(&mut nodes, 2, 1, &[leaf, (leaf.0, MIN + 21)]);
     let refused = walk(&content(short, 2), &nodes);
-    assert_eq!(refused, Err(ManifestError::LengthPromise { hash: leaf.0, promised: 31, found: 30 }));
+    assert_eq!(
+        refused,
+        Err(ManifestError::LengthPromise { hash: leaf.0, promised: MIN + 21, found: MIN + 20 })
+    );
 
     let deep = node(&mut nodes, 3, 1, &[inner, leaf]);
     let refused = walk(&content(deep, 3), &nodes);
@@ -161,10 +166,23 @@ fn a_node_that_breaks_a_promise_of_its_parent_is_refused() {
 }
 
 #[test]
+fn only_the_last_entry_of_a_node_may_be_shorter_than_a_chunk() {
+    let mut nodes = Nodes::new();
+    let leaf = node(&mut nodes, 1, 1, &[(hash(1), MIN), (hash(2), 1)]);
+    assert!(walk(&content(leaf, 1), &nodes).is_ok());
+    let crumbs = node(&mut nodes, 1, 1, &[(hash(1), MIN - 1), (hash(2), MIN)]);
+    assert_eq!(walk(&content(crumbs, 1), &nodes), Err(ManifestError::EntryLength(MIN - 1)));
+    // Each in a node of its own does not help.
+    let crumb = node(&mut nodes, 1, 1, &[(hash(1), 1)]);
+    let above = node(&mut nodes, 2, 1, &[crumb, leaf]);
+    assert_eq!(walk(&content(above, 2), &nodes), Err(ManifestError::EntryLength(1)));
+}
+
+#[test]
 fn a_distinct_walk_still_sees_one_node_with_two_lengths() {
     let mut nodes = Nodes::new();
-    let leaf = node(&mut nodes, 1, 1, &[(hash(1), 10), (hash(2), 20)]);
-    let top = node(&mut nodes, 2, 1, &[leaf, (leaf.0, 31)]);
+    let leaf = node(&mut nodes, 1, 1, &[(hash(1), MIN), (hash(2), 20)]);
+    let top = node(&mut nodes, 2, 1, &[leaf, (leaf.0, MIN + 21)]);
     let mut walker = Walker::distinct(&content(top, 2)).unwrap();
     let error = loop {
         match walker.next() {
@@ -176,7 +194,7 @@ fn a_distinct_walk_still_sees_one_node_with_two_lengths() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error, ManifestError::LengthPromise { hash: leaf.0, promised: 31, found: 30 });
+    assert_eq!(error, ManifestError::LengthPromise { hash: leaf.0, promised: MIN + 21, found: MIN + 20 });
 }
 
 #[test]

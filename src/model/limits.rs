@@ -38,6 +38,8 @@ pub const CHANGES_PER_COMMIT_MAX: usize = 2048;
 pub const NODES_PER_PAGE_MAX: usize = 2048;
 /// Most versions in one page of `Versions`.
 pub const VERSIONS_PER_PAGE_MAX: usize = 1024;
+/// Shortest chunk, bytes; only the last of a file may be shorter.
+pub const CHUNK_BYTES_MIN: u64 = 32 * 1024;
 /// The chunk parameters that files are cut with; there are no others yet.
 pub const CHUNK_PARAMS: u8 = 1;
 /// New blocks of a commit ride inside it up to this many bytes; above it they are asked for and sent first.

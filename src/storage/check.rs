@@ -110,6 +110,9 @@ pub fn look(upkeep: &Upkeep, options: &CheckOptions, brake: &Brake) -> Result<Ch
     Ok(check.report)
 }
 
+/// A block that a manifest names, its level (0: a chunk), and the bytes of the file that are said to be below it.
+type Promise = (BlockHash, u8, u64);
+
 struct Check<'a> {
     upkeep: &'a Upkeep,
     options: &'a CheckOptions,
@@ -296,7 +299,7 @@ impl Check<'_> {
         let mut since = Instant::now();
         for content in contents.head.union(&contents.history) {
             self.report.contents += 1;
-            let lacks = self.walk(content, &mut clean)?;
+            let lacks = self.walk(content, &mut clean, &mut since)?;
             if !lacks.is_empty() {
                 broken.insert(content.clone(), lacks.len() as u64);
                 for hash in lacks {
@@ -344,13 +347,20 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Blocks of a content that are not there as they should be. Nodes of which nothing is missing come into `clean`.
-    fn walk(&self, content: &FileContent, clean: &mut HashSet<BlockHash>) -> Result<BTreeSet<BlockHash>> {
+    /// Blocks of a content that are not there as they should be. Nodes of which nothing is missing come into `clean`, with
+    /// what was promised of them. Each promise is looked at once, however often it is made: nodes that name each other
+    /// describe files that no walk ends on.
+    fn walk(
+        &self,
+        content: &FileContent,
+        clean: &mut HashSet<Promise>,
+        since: &mut Instant,
+    ) -> Result<BTreeSet<BlockHash>> {
         let mut lacks = BTreeSet::new();
-        let mut walked = Vec::new();
+        let mut walked = HashSet::new();
         let mut waiting = vec![(content.root.hash, content.root.level, content.size)];
-        while let Some((hash, level, len)) = waiting.pop() {
-            if content.size == 0 || clean.contains(&hash) {
+        while let Some(promise @ (hash, level, len)) = waiting.pop() {
+            if content.size == 0 || clean.contains(&promise) {
                 continue;
             }
             if level == 0 {
@@ -361,7 +371,10 @@ impl Check<'_> {
                 }
                 continue;
             }
-            walked.push(hash);
+            if !walked.insert(promise) {
+                continue;
+            }
+            *since = self.upkeep.pace(&self.brake, *since)?;
             let node = self.upkeep.plain(&hash)?.and_then(|bytes| ManifestNode::decode(&bytes).ok());
             match node.filter(|node| node.level() == level && node.file_bytes() == len) {
                 Some(node) => {

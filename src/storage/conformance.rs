@@ -181,11 +181,11 @@ async fn every_page_size_gives_each_node_once_at_its_latest_version(store: &dyn 
 
 async fn a_manifest_stands_only_with_all_its_blocks(store: &dyn Both) {
     let (share, _) = store.open_share("s").await.unwrap();
-    let chunks: Vec<Block> = (0..400).map(|n| block(n, 300)).collect();
+    let chunks: Vec<Block> = (0..300).map(|n| block(n, 33_000)).collect();
     let mut builder = Builder::new(1);
     let mut nodes = Vec::new();
     for chunk in &chunks {
-        nodes.extend(builder.push(chunk.hash(), 300).unwrap());
+        nodes.extend(builder.push(chunk.hash(), 33_000).unwrap());
     }
     let (content, rest) = builder.finish().unwrap();
     nodes.extend(rest);

@@ -14,19 +14,24 @@
 
 use super::mark::Marked;
 use crate::model::{BlockHash, SessionId};
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
 
 /// Leased blocks remembered in all, 36 bytes each. A session that would go beyond holds on to everything instead, for a while.
 const LEASED_MAX: usize = 1 << 20;
 /// For so long after it went beyond: what it was told earlier it has named by now, or it sends it again when a commit is refused.
 /// Whoever filled the table may be gone by then, and others must not stand in for it.
 const EVERYTHING_MS: u64 = 600_000;
+/// Ended sessions whose leases stay. Beyond them the first to end goes early: if its client comes back and a block was collected
+/// meanwhile, its commit is refused and it sends the block again.
+const ENDED_MAX: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Leases {
     sessions: HashMap<SessionId, Lease>,
     leased: usize,
+    /// Sessions that ended and kept leases, the first to end first.
+    ended: VecDeque<SessionId>,
     doomed: HashSet<BlockHash>,
 }
 
@@ -73,11 +78,19 @@ impl Leases {
 
     /// A session has ended; its leases stay for a while, in case the client comes back and goes on.
     pub fn end(&mut self, session: SessionId, now_ms: u64) {
-        if let Some(lease) = self.sessions.get_mut(&session) {
-            lease.ended_ms.get_or_insert(now_ms);
-            if lease.blocks.is_empty() && lease.everything_ms.is_none() {
-                self.sessions.remove(&session);
-            }
+        let Some(lease) = self.sessions.get_mut(&session) else { return };
+        if lease.ended_ms.replace(lease.ended_ms.unwrap_or(now_ms)).is_some() {
+            return;
+        }
+        if lease.blocks.is_empty() && lease.everything_ms.is_none() {
+            self.sessions.remove(&session);
+            return;
+        }
+        self.ended.push_back(session);
+        if self.ended.len() > ENDED_MAX
+            && let Some(lease) = self.ended.pop_front().and_then(|first| self.sessions.remove(&first))
+        {
+            self.leased -= lease.blocks.len();
         }
     }
 
@@ -93,6 +106,8 @@ impl Leases {
             }
             stays
         });
+        let sessions = &self.sessions;
+        self.ended.retain(|session| sessions.contains_key(session));
     }
 
     /// A commit names a block: it must not be deleted any more. True when the session has a lease on it, which ends with
@@ -183,6 +198,23 @@ mod tests {
         leases.prune(2000, 1000);
         assert!(!leases.is_leased(&block(2)));
         assert_eq!(leases.leased, 0);
+    }
+
+    #[test]
+    fn only_so_many_ended_sessions_keep_leases() {
+        let mut leases = Leases::default();
+        for n in 0..=ENDED_MAX as u64 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let session = SessionId::from_bytes(id);
+            leases.take(session, &[block(n.min(1) as u8)], n);
+            leases.end(session, n);
+            leases.end(session, n);
+        }
+        assert!(!leases.is_leased(&block(0)) && leases.is_leased(&block(1)));
+        assert_eq!((leases.sessions.len(), leases.leased), (ENDED_MAX, ENDED_MAX));
+        leases.prune(u64::MAX, 0);
+        assert_eq!((leases.ended.len(), leases.leased), (0, 0));
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub fn run(upkeep: &Upkeep, brake: &Brake) -> Result<Stats> {
     let shares = shares(upkeep, brake)?;
     let mut stats = Stats { shares, unread_current, unread_history, ..Stats::default() };
     (stats.aside_files, stats.aside_bytes) = aside(upkeep)?;
-    stats.logical_bytes = stats.shares.iter().map(|share| share.logical_bytes).sum();
+    stats.logical_bytes = stats.shares.iter().map(|share| share.logical_bytes).fold(0, u64::saturating_add);
     let packs = upkeep.packs()?;
     stats.packs = packs.len() as u64;
     stats.stored_bytes = packs.values().sum();
@@ -186,7 +186,8 @@ fn shares(upkeep: &Upkeep, brake: &Brake) -> Result<Vec<ShareStats>> {
             files: nodes.values().flatten().count() as u64,
             folders: nodes.values().filter(|size| size.is_none()).count() as u64,
             symlinks,
-            logical_bytes: nodes.values().flatten().sum(),
+            // Sizes are what somebody says they are.
+            logical_bytes: nodes.values().flatten().copied().fold(0, u64::saturating_add),
             commits: read.head.seq.0,
             journal_bytes: read.len,
         });

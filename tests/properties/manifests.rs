@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dropblock::block::{Block, Sealer, pack, seal};
 use dropblock::chunk::{V1, chunk_lengths};
 use dropblock::manifest::{Builder, Diff, ManifestError, ManifestNode, chunk_list, diff};
-use dropblock::model::{BlockHash, FileContent};
+use dropblock::model::{BlockHash, FileContent, limits};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_walk_gives_what_was_built(count in 0..3000u64, lens in prop::collection::vec(1..262_145u64, 1..50)) {
+    fn a_walk_gives_what_was_built(count in 0..3000u64, lens in prop::collection::vec(limits::CHUNK_BYTES_MIN..262_145, 1..50)) {
         let list: Vec<_> = (0..count).zip(lens.iter().cycle()).map(|(i, len)| (hash(i), *len)).collect();
         let mut nodes = Nodes::new();
         let (content, _) = build(&list, &mut nodes);
