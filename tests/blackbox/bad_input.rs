@@ -79,14 +79,13 @@ fn goodbye(code: ErrorCode) -> Vec<u8> {
     writer.into_stream()
 }
 
-/// It is there, and says when it will be.
-#[test]
-fn a_server_that_is_still_opening_its_store_is_waited_for() {
+/// It sends the first three away with this code. The one-time sync works all the same, and says why it takes long once.
+fn waits_for_one_that_says(code: ErrorCode, text: &str) {
     let world = World::new();
     let (a, b) = (world.folder("a"), world.folder("b"));
     a.write("x", "1");
     let server = world.addr();
-    let goodbye = goodbye(ErrorCode::Opening);
+    let goodbye = goodbye(code);
     let mut left = 3;
     let addr = listener(move |mut stream| {
         if left > 0 {
@@ -104,9 +103,19 @@ fn a_server_that_is_still_opening_its_store_is_waited_for() {
         thread::spawn(move || (std::io::copy(&mut down, &mut to), to.shutdown(Shutdown::Write)));
     });
     let outcome = world.once_at(&a, addr, &[]).outcome(DEADLINE).code(0);
-    assert_eq!(outcome.stderr.matches("still opening its store").count(), 1, "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.matches(text).count(), 1, "{}", outcome.stderr);
     world.sync(&b);
     assert_equal(&[&a, &b]);
+}
+
+#[test]
+fn a_server_that_is_still_opening_its_store_is_waited_for() {
+    waits_for_one_that_says(ErrorCode::Opening, "still opening its store");
+}
+
+#[test]
+fn a_server_that_is_crowded_by_strangers_is_tried_again() {
+    waits_for_one_that_says(ErrorCode::Busy, "Busy");
 }
 
 #[test]
