@@ -297,10 +297,10 @@ impl Nodes for Share {
         Ok(self.places.get(&(parent, name.clone())).copied())
     }
 
-    fn children(&self, parent: NodeId) -> Result<Vec<NodeId>> {
+    fn any_child(&self, parent: NodeId, is: &mut dyn FnMut(NodeId) -> bool) -> Result<bool> {
         let all = self.nodes.values();
-        let inside = all.filter(|node| node.state.as_ref().is_some_and(|state| state.parent == parent));
-        Ok(inside.map(|node| node.id).collect())
+        let mut inside = all.filter(|node| node.state.as_ref().is_some_and(|state| state.parent == parent));
+        Ok(inside.any(|node| is(node.id)))
     }
 }
 
