@@ -1,5 +1,6 @@
 //! The commits of a group: judged, but neither durable nor in the index. Each is judged on top of those before it.
 
+use super::inbox::Answer;
 use super::journal;
 use super::sled::Index;
 use super::{CommitEvent, Committed, Head, Result, ShareId, StorageError};
@@ -15,7 +16,7 @@ const GROUP_TIME_MAX: Duration = Duration::from_millis(3);
 const GROUP_COMMITS_MAX: usize = 512;
 
 /// Where the answer to a commit goes.
-pub type Reply = oneshot::Sender<Result<Committed>>;
+pub type Reply = oneshot::Sender<Result<Answer>>;
 
 /// One commit that waits for the disk.
 #[derive(Debug)]

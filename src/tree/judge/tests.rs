@@ -1,3 +1,5 @@
+//! The rules one by one, that the judge agrees with the loop it came from, and how much it looks at.
+
 use super::*;
 use crate::model::{Kind, limits};
 use model::judge_in_rounds;
