@@ -2,88 +2,83 @@
 //!
 //! A change that names bytes nobody can read would be a file that nobody can open, so the store looks before it
 //! acknowledges. The cost follows the change: a new version of a file is compared with the version before, whose blocks
-//! are known to be held, and only what is new is looked for. A file without a version before is walked, each node once.
+//! are known to be held, and only what is new is looked for. A file without a version before is walked, each node once;
+//! and a content that many changes of a commit name is looked for once, whatever comes of it.
 
 use super::{Result, StorageError};
-use crate::manifest::{Diff, DiffStep, Differ, ManifestError, Step, Walker};
-use crate::model::{BlockHash, Change, FileContent, NodeState, Refusal};
+use crate::manifest::{ChunkRef, Diff, DiffStep, Differ, ManifestError, Step, Walker};
+use crate::model::{BlockHash, Change, FileContent, Refusal};
 use crate::tree::{Nodes, judge};
 use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Blocks that can be looked for.
 pub trait Held {
-    /// Plain length of a block; `None` when it is not held.
-    fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>>;
-    /// Plain bytes of a block; `None` when it is not held or cannot be read.
-    fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>>;
-    /// From here on blocks are looked for because the change of this number in its commit names them.
-    fn begin(&self, _change: usize) {}
+    /// Plain lengths of blocks; `None` for those that are not held.
+    fn plain_lens(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>>;
+    /// Plain bytes of blocks; `None` when one of them is not held or cannot be read.
+    fn plain(&self, hashes: &[BlockHash]) -> Result<Option<Vec<Bytes>>>;
 }
 
-/// Contents found complete not long ago: the same large file committed at many places is walked once.
-#[derive(Debug, Default)]
-pub struct KnownContents(HashSet<FileContent>);
+/// What a change names, if it is of a form that can stand.
+pub fn named(change: &Change) -> Option<&FileContent> {
+    change.state.as_ref().filter(|state| state.is_valid())?.kind.content()
+}
 
-/// Above this the memory is emptied: it saves work, nothing depends on it.
-const KNOWN_MAX: usize = 4096;
-
-/// Decides every change of one commit; see [`judge`].
+/// Decides every change of one commit; see [`judge`]. `is_complete` is asked whether every block of a content is held, the
+/// second, given that those of the first are; for each once.
 pub fn decide<N: Nodes<Error = StorageError>>(
     nodes: &N,
-    held: &impl Held,
-    known: &mut KnownContents,
     changes: &[Change],
+    mut is_complete: impl FnMut(Option<&FileContent>, &FileContent) -> Result<bool>,
 ) -> Result<Vec<Option<Refusal>>> {
     let mut content_ok = Vec::with_capacity(changes.len());
-    for (number, change) in changes.iter().enumerate() {
-        held.begin(number);
-        let ok = match change.state.as_ref().and_then(|state| state.kind.content()) {
-            Some(new) if change.state.as_ref().is_some_and(NodeState::is_valid) => {
-                let before = nodes.node(change.id)?.and_then(|node| node.state);
-                let old = before.as_ref().and_then(|state| state.kind.content());
-                is_complete(held, known, old, new)?
+    let mut known: HashMap<&FileContent, bool> = HashMap::new();
+    for change in changes {
+        // No blocks; or a change that is refused as invalid whatever is said here.
+        let Some(new) = named(change) else {
+            content_ok.push(true);
+            continue;
+        };
+        let before = nodes.node(change.id)?.and_then(|node| node.state);
+        let old = before.as_ref().and_then(|state| state.kind.content());
+        let ok = match known.get(new) {
+            _ if old == Some(new) => true,
+            Some(ok) => *ok,
+            None => {
+                let ok = is_complete(old, new)?;
+                known.insert(new, ok);
+                ok
             }
-            // No blocks; or a change that is refused as invalid whatever is said here.
-            _ => true,
         };
         content_ok.push(ok);
     }
     judge(nodes, changes, &content_ok)
 }
 
-/// True when every block of `new` is held, given that those of `old` are.
-fn is_complete(
-    held: &impl Held,
-    known: &mut KnownContents,
-    old: Option<&FileContent>,
-    new: &FileContent,
-) -> Result<bool> {
-    if old == Some(new) || known.0.contains(new) {
-        return Ok(true);
-    }
-    let checked = match old {
-        Some(old) if new.root.level > 0 && old.root.level > 0 => differs_by_held(held, old, new),
-        _ => Err(Stop::Incomplete),
-    };
-    // Also when the old version cannot be read: a damaged block there is no reason to refuse the new version.
-    let checked = match checked {
-        Err(Stop::Incomplete) => walks_over_held(held, new),
-        other => other,
-    };
-    match checked {
-        Ok(()) => {
-            if new.root.level > 0 {
-                if known.0.len() >= KNOWN_MAX {
-                    known.0.clear();
-                }
-                known.0.insert(new.clone());
-            }
-            Ok(true)
-        }
-        Err(Stop::Incomplete) => Ok(false),
-        Err(Stop::Storage(error)) => Err(error),
-    }
+/// A step looks for about so many chunks, or reads nodes that cost as much: a millisecond.
+const STEP_LOOKS: usize = 1024;
+/// To read a node costs as much as to look for so many chunks.
+const NODE_LOOKS: usize = 16;
+
+/// Looks for the blocks of one content, in steps.
+#[derive(Debug)]
+pub struct Search {
+    content: FileContent,
+    way: Way,
+    /// Nodes that were read.
+    nodes: usize,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// Compares it with the version before.
+    Differ(Box<Differ>),
+    /// Looks for what is new in it. The new nodes were all read by then.
+    Chunks(std::vec::IntoIter<ChunkRef>),
+    /// Looks for everything.
+    Walker(Box<Walker>),
+    Over(bool),
 }
 
 enum Stop {
@@ -104,42 +99,111 @@ impl From<StorageError> for Stop {
     }
 }
 
-fn plain(held: &impl Held, hash: &BlockHash) -> std::result::Result<Bytes, Stop> {
-    held.plain(hash)?.ok_or(Stop::Incomplete)
-}
+impl Search {
+    /// Every block of `new`, given that those of `old` are held.
+    pub fn new(old: Option<&FileContent>, new: &FileContent) -> Self {
+        let differ = match old {
+            Some(old) if new.root.level > 0 && old.root.level > 0 => Differ::new(old, new).ok(),
+            _ => None,
+        };
+        let way = differ.map_or_else(|| walk(new), |differ| Way::Differ(Box::new(differ)));
+        Self { content: new.clone(), way, nodes: 0 }
+    }
 
-fn has(held: &impl Held, hash: &BlockHash, len: u32) -> std::result::Result<(), Stop> {
-    if held.plain_len(hash)? == Some(len) { Ok(()) } else { Err(Stop::Incomplete) }
-}
+    /// Nodes that were read so far.
+    pub const fn nodes(&self) -> usize {
+        self.nodes
+    }
 
-fn differs_by_held(held: &impl Held, old: &FileContent, new: &FileContent) -> std::result::Result<(), Stop> {
-    let mut differ = Differ::new(old, new)?;
-    loop {
-        match differ.next()? {
-            DiffStep::NeedNodes(need) => {
-                for hash in need {
-                    differ.feed(hash, &plain(held, &hash)?)?;
+    /// Looks at some more; whether all are held, once that is known.
+    pub fn step(&mut self, held: &impl Held) -> Result<Option<bool>> {
+        let mut looks = 0;
+        while looks < STEP_LOOKS {
+            match self.look(held, &mut looks) {
+                Ok(()) => {}
+                Err(Stop::Storage(error)) => return Err(error),
+                // Also when the old version cannot be read: a damaged block there is no reason to refuse the new version.
+                Err(Stop::Incomplete) => {
+                    let walked = matches!(self.way, Way::Walker(_) | Way::Over(_));
+                    self.way = if walked { Way::Over(false) } else { walk(&self.content) };
                 }
             }
-            // The new nodes were all read above.
-            DiffStep::Done(Diff { new_chunks, .. }) => {
-                return new_chunks.iter().try_for_each(|chunk| has(held, &chunk.hash, chunk.len));
+            if let Way::Over(complete) = self.way {
+                return Ok(Some(complete));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All of it at once.
+    pub fn finish(mut self, held: &impl Held) -> Result<bool> {
+        loop {
+            if let Some(complete) = self.step(held)? {
+                return Ok(complete);
             }
         }
     }
-}
 
-fn walks_over_held(held: &impl Held, content: &FileContent) -> std::result::Result<(), Stop> {
-    let mut walker = Walker::distinct(content)?;
-    loop {
-        match walker.next()? {
-            Step::NeedNodes(need) => {
-                for hash in need {
-                    walker.feed(hash, &plain(held, &hash)?)?;
+    fn look(&mut self, held: &impl Held, looks: &mut usize) -> std::result::Result<(), Stop> {
+        match &mut self.way {
+            Way::Differ(differ) => match differ.next()? {
+                DiffStep::NeedNodes(need) => {
+                    self.nodes += need.len();
+                    *looks += need.len() * NODE_LOOKS;
+                    for (hash, bytes) in read(held, need)? {
+                        differ.feed(hash, &bytes)?;
+                    }
+                }
+                DiffStep::Done(Diff { new_chunks, .. }) => self.way = Way::Chunks(new_chunks.into_iter()),
+            },
+            Way::Chunks(chunks) => {
+                let some: Vec<ChunkRef> = chunks.by_ref().take(STEP_LOOKS).collect();
+                *looks += some.len();
+                if some.is_empty() {
+                    self.way = Way::Over(true);
+                } else {
+                    has(held, &some)?;
                 }
             }
-            Step::Chunks(chunks) => chunks.iter().try_for_each(|chunk| has(held, &chunk.hash, chunk.len))?,
-            Step::Done => return Ok(()),
+            Way::Walker(walker) => match walker.next()? {
+                Step::NeedNodes(need) => {
+                    self.nodes += need.len();
+                    *looks += need.len() * NODE_LOOKS;
+                    for (hash, bytes) in read(held, need)? {
+                        walker.feed(hash, &bytes)?;
+                    }
+                }
+                Step::Chunks(chunks) => {
+                    *looks += chunks.len();
+                    has(held, &chunks)?;
+                }
+                Step::Done => self.way = Way::Over(true),
+            },
+            Way::Over(_) => {}
         }
+        Ok(())
     }
+}
+
+fn walk(content: &FileContent) -> Way {
+    Walker::distinct(content).map_or(Way::Over(false), |walker| Way::Walker(Box::new(walker)))
+}
+
+fn read(
+    held: &impl Held,
+    need: Vec<BlockHash>,
+) -> std::result::Result<impl Iterator<Item = (BlockHash, Bytes)>, Stop> {
+    let nodes = held.plain(&need)?.ok_or(Stop::Incomplete)?;
+    if nodes.len() != need.len() {
+        return Err(Stop::Incomplete);
+    }
+    Ok(need.into_iter().zip(nodes))
+}
+
+fn has(held: &impl Held, chunks: &[ChunkRef]) -> std::result::Result<(), Stop> {
+    let hashes: Vec<BlockHash> = chunks.iter().map(|chunk| chunk.hash).collect();
+    let found = held.plain_lens(&hashes)?;
+    let all =
+        found.len() == chunks.len() && chunks.iter().zip(found).all(|(chunk, len)| len == Some(chunk.len));
+    if all { Ok(()) } else { Err(Stop::Incomplete) }
 }

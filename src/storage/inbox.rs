@@ -1,10 +1,11 @@
 //! What the storage thread is asked for, and the queue it comes through.
 
+use super::looked::{Asked, Looked};
 use super::pack_file::{RECORD_HEADER, record_header};
 use super::pending::Reply;
 use super::reach::Asker;
 use super::writer::Writer;
-use super::{CommitRequest, Head, PutReport, Result, ShareId};
+use super::{Committed, Head, PutReport, Result, ShareId};
 use crate::block::VerifiedBlock;
 use crate::model::BlockHash;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -47,6 +48,15 @@ impl std::fmt::Debug for Job {
     }
 }
 
+/// What becomes of a commit.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is durable, or was refused.
+    Committed(Committed),
+    /// Something was deleted since its blocks were looked for.
+    LookAgain(Box<Asked>),
+}
+
 /// Blocks to take. The permit bounds the bytes in the queue.
 #[derive(Debug)]
 pub struct Put {
@@ -74,8 +84,8 @@ impl Put {
 pub enum Work {
     /// Take blocks.
     Put(Put),
-    /// Commit; the blocks are those of `inline`.
-    Commit(CommitRequest, Vec<Prepared>, Reply, OwnedSemaphorePermit),
+    /// Commit, given what was found out about it.
+    Commit(Box<Asked>, Looked, Reply, OwnedSemaphorePermit),
     /// Find or make a share.
     OpenShare(String, oneshot::Sender<Result<(ShareId, Head)>>),
     /// Do this between two groups of commits, with everything before it durable.

@@ -10,7 +10,8 @@
 //!
 //! A lease ends when a commit that names the block is durable (then the journal protects it), or some time after its
 //! session ended, or with an answer that says "missing": made-up hashes hold nothing. A commit that looks at a doomed
-//! block saves it as well, whoever makes it.
+//! block saves it as well, whoever makes it. It looks before its turn comes: what it saw holds in the *era* in which it
+//! looked, which ends when others are doomed.
 
 use super::mark::Marked;
 use crate::model::{BlockHash, SessionId};
@@ -33,6 +34,7 @@ pub struct Leases {
     /// Sessions that ended and kept leases, the first to end first.
     ended: VecDeque<SessionId>,
     doomed: HashSet<BlockHash>,
+    era: u64,
 }
 
 #[derive(Debug, Default)]
@@ -142,8 +144,19 @@ impl Leases {
         Some(self.sessions.values().flat_map(|lease| lease.blocks.keys().copied()).collect())
     }
 
-    /// Begins to delete blocks, but for those that are leased.
+    /// What was seen to be held in this era is held until the next, if it was [named](Self::named) before the look.
+    pub const fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// Blocks were deleted, or will be: what was seen before must be looked at again.
+    pub const fn begin_era(&mut self) {
+        self.era += 1;
+    }
+
+    /// Begins to delete blocks, but for those that are leased. A new era begins with it.
     pub fn doom(&mut self, hashes: impl IntoIterator<Item = BlockHash>) {
+        self.begin_era();
         let Some(leased) = self.all() else { return };
         self.doomed.extend(hashes.into_iter().filter(|hash| !leased.contains(hash)));
     }

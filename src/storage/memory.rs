@@ -4,7 +4,7 @@
 mod blocks;
 mod disk;
 
-use super::content::{Held, KnownContents, decide};
+use super::content::{Held, Search, decide};
 use super::history::{self, History};
 use super::journal::CommitRecord;
 use super::pack_file::Place;
@@ -207,7 +207,8 @@ impl State {
         }
         self.put(Some(id), &inline, u64::MAX)?;
         let share = self.shares.get(&id).ok_or(StorageError::UnknownShare)?;
-        let verdicts = decide(share, &self.of_share(id), &mut KnownContents::default(), &changes)?;
+        let held = self.of_share(id);
+        let verdicts = decide(share, &changes, |old, new| Search::new(old, new).finish(&held))?;
         let share = self.shares.get_mut(&id).ok_or(StorageError::UnknownShare)?;
         let prev = share.head.seq;
         let refused: Vec<(u32, Refusal)> =
@@ -297,10 +298,10 @@ impl Nodes for Share {
         Ok(self.places.get(&(parent, name.clone())).copied())
     }
 
-    fn children(&self, parent: NodeId) -> Result<Vec<NodeId>> {
+    fn any_child(&self, parent: NodeId, is: &mut dyn FnMut(NodeId) -> bool) -> Result<bool> {
         let all = self.nodes.values();
-        let inside = all.filter(|node| node.state.as_ref().is_some_and(|state| state.parent == parent));
-        Ok(inside.map(|node| node.id).collect())
+        let mut inside = all.filter(|node| node.state.as_ref().is_some_and(|state| state.parent == parent));
+        Ok(inside.any(|node| is(node.id)))
     }
 }
 
@@ -317,12 +318,14 @@ impl OfShare<'_> {
 }
 
 impl Held for OfShare<'_> {
-    fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
-        Ok(self.get(hash).map(|sealed| sealed.plain_len))
+    fn plain_lens(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>> {
+        Ok(hashes.iter().map(|hash| self.get(hash).map(|sealed| sealed.plain_len)).collect())
     }
 
-    fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
-        Ok(self.get(hash).and_then(|sealed| seal::open(sealed, None).ok()).map(Block::into_bytes))
+    fn plain(&self, hashes: &[BlockHash]) -> Result<Option<Vec<Bytes>>> {
+        let open =
+            |hash| self.get(hash).and_then(|sealed| seal::open(sealed, None).ok()).map(Block::into_bytes);
+        Ok(hashes.iter().map(open).collect())
     }
 }
 

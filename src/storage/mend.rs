@@ -116,8 +116,6 @@ fn look_and_mend(upkeep: &Upkeep, bent: &BTreeSet<u32>, brake: &Brake) -> Result
 /// On the storage thread: takes damaged blocks out of the index that no version names. They count as missing either way.
 fn drop_unneeded(writer: &mut Writer, batch: &[BlockHash]) -> Result<()> {
     let shared = writer.shared.clone();
-    // What was found complete before must be looked at again.
-    writer.known = Default::default();
     let _settling = shared.settling.lock().unwrap_or_else(PoisonError::into_inner);
     let here: Vec<BlockHash> = batch
         .iter()
@@ -125,6 +123,8 @@ fn drop_unneeded(writer: &mut Writer, batch: &[BlockHash]) -> Result<()> {
         .copied()
         .collect();
     writer.index.remove_blocks(&here).map_err(|error| shared.fail(error))?;
+    // After it: who looks from now on sees that they are gone.
+    shared.leases().begin_era();
     here.iter().for_each(|hash| shared.unwant(hash));
     Ok(())
 }

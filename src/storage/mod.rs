@@ -43,6 +43,7 @@ mod inspect;
 mod journal;
 mod keeper;
 mod lease;
+mod looked;
 mod mark;
 mod memory;
 mod mend;

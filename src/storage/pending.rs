@@ -1,5 +1,6 @@
 //! The commits of a group: judged, but neither durable nor in the index. Each is judged on top of those before it.
 
+use super::inbox::Answer;
 use super::journal;
 use super::sled::Index;
 use super::{CommitEvent, Committed, Head, Result, ShareId, StorageError};
@@ -15,7 +16,7 @@ const GROUP_TIME_MAX: Duration = Duration::from_millis(3);
 const GROUP_COMMITS_MAX: usize = 512;
 
 /// Where the answer to a commit goes.
-pub type Reply = oneshot::Sender<Result<Committed>>;
+pub type Reply = oneshot::Sender<Result<Answer>>;
 
 /// One commit that waits for the disk.
 #[derive(Debug)]
@@ -60,7 +61,8 @@ pub struct Group {
     /// By share.
     pub shares: BTreeMap<ShareId, ShareGroup>,
     nodes: BTreeMap<(ShareId, NodeId), Node>,
-    places: HashMap<(ShareId, NodeId, Name), Option<NodeId>>,
+    /// Of each folder in which something changed, the names that did: the node of that name, or that it is free.
+    places: HashMap<(ShareId, NodeId), BTreeMap<Name, Option<NodeId>>>,
     commits: usize,
     since: Option<Instant>,
 }
@@ -113,10 +115,13 @@ impl Group {
                 freed.push((share, state.parent, state.name));
             }
         }
-        self.places.extend(freed.into_iter().map(|place| (place, None)));
+        for (share, parent, name) in freed {
+            self.places.entry((share, parent)).or_default().insert(name, None);
+        }
         for node in nodes {
             if let Some(state) = &node.state {
-                self.places.insert((share, state.parent, state.name.clone()), Some(node.id));
+                let names = self.places.entry((share, state.parent)).or_default();
+                names.insert(state.name.clone(), Some(node.id));
             }
             self.nodes.insert((share, node.id), node.clone());
         }
@@ -146,23 +151,18 @@ impl Nodes for ShareView<'_> {
     }
 
     fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>> {
-        match self.group.places.get(&(self.share, parent, name.clone())) {
+        match self.group.places.get(&(self.share, parent)).and_then(|names| names.get(name)) {
             Some(found) => Ok(*found),
             None => self.index.child(self.share, parent, name),
         }
     }
 
-    fn children(&self, parent: NodeId) -> Result<Vec<NodeId>> {
-        let changed = |id: &NodeId| self.group.nodes.contains_key(&(self.share, *id));
-        let mut found = self.index.children(self.share, parent)?;
-        found.retain(|id| !changed(id));
-        let whole_share = (self.share, NodeId::ROOT)..=(self.share, NodeId::from_bytes([0xff; 16]));
-        let moved_in = self
-            .group
-            .nodes
-            .range(whole_share)
-            .filter(|(_, node)| node.state.as_ref().is_some_and(|state| state.parent == parent));
-        found.extend(moved_in.map(|((_, id), _)| *id));
-        Ok(found)
+    fn any_child(&self, parent: NodeId, is: &mut dyn FnMut(NodeId) -> bool) -> Result<bool> {
+        let placed = self.group.places.get(&(self.share, parent));
+        if placed.into_iter().flat_map(BTreeMap::values).flatten().any(|id| is(*id)) {
+            return Ok(true);
+        }
+        let changed = |id: NodeId| self.group.nodes.contains_key(&(self.share, id));
+        self.index.any_child(self.share, parent, &mut |id| !changed(id) && is(id))
     }
 }

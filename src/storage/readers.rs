@@ -2,6 +2,7 @@
 //! done where requests are served; and a handle on the index can be used by one thread at a time.
 
 mod lacking;
+pub mod looking;
 
 use super::history;
 use super::pack_file::Location;

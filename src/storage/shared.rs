@@ -5,6 +5,7 @@ use super::error::StorageError;
 use super::follow::Follow;
 use super::gc::Due;
 use super::lease::Leases;
+use super::looked::Known;
 use super::pack_file::{Location, Place};
 use super::packs::Packs;
 use super::reach::Tag;
@@ -138,6 +139,8 @@ pub struct Shared {
     pub news: Notify,
     /// What sessions rely on, and what is being deleted. Locked for an instant, or while a batch leaves the index.
     pub leases: Mutex<Leases>,
+    /// Contents that were found complete.
+    pub known: Mutex<Known>,
     /// Held while blocks move from `recent` into the index, so that two who do it never undo each other's work.
     pub settling: Mutex<()>,
     /// The store is being closed: long work ends soon.

@@ -363,12 +363,20 @@ impl Index {
         })
     }
 
-    /// The live nodes in a folder.
-    pub fn children(&self, share: ShareId, parent: NodeId) -> Result<Vec<NodeId>> {
-        guarded(|| {
-            let prefix = key(share, &[parent.as_bytes()]);
-            self.children.scan_prefix(prefix).map(|entry| node_id(&entry?.1)).collect()
-        })
+    /// True when `is` says so of a live node in a folder; shows none after that one.
+    pub fn any_child(
+        &self,
+        share: ShareId,
+        parent: NodeId,
+        is: &mut dyn FnMut(NodeId) -> bool,
+    ) -> Result<bool> {
+        let mut entries = self.children.scan_prefix(key(share, &[parent.as_bytes()]));
+        while let Some((_, id)) = guarded(|| entries.next().transpose())? {
+            if is(guarded(|| node_id(&id))?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes a durable commit. The journal of the share is the only order; taking a commit again changes nothing, also

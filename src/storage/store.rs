@@ -2,6 +2,7 @@
 //!
 //! Threads: one that writes (`writer`), a few that read (`readers`), one that brings things to disk early (`keeper`).
 
+mod commits;
 mod lacks;
 mod past;
 
@@ -88,6 +89,7 @@ pub struct Store {
     id: StoreId,
     queue: mpsc::Sender<Work>,
     queue_bytes: Arc<Semaphore>,
+    long_searches: Semaphore,
     signal: Arc<Signal>,
     /// `None` once closed.
     running: Mutex<Option<Running>>,
@@ -167,6 +169,7 @@ impl Store {
             bent: mend::bent(&problems, &on_disk, &index)?.into(),
             news: Notify::new(),
             leases: Mutex::default(),
+            known: Mutex::default(),
             settling: Mutex::default(),
             closing: AtomicBool::new(false),
             problems: problems.into(),
@@ -192,7 +195,6 @@ impl Store {
             ids,
             signal: signal.clone(),
             group: Group::default(),
-            known: Default::default(),
         };
         let id = home.id;
         let running = Running {
@@ -206,6 +208,7 @@ impl Store {
             id,
             queue,
             queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+            long_searches: Semaphore::new(commits::LONG_SEARCHES_MAX),
             signal,
             running: Mutex::new(Some(running)),
             readers: Mutex::new(Some(readers)),
@@ -349,8 +352,8 @@ impl Store {
     }
 
     /// Waits until the bytes of these blocks may queue up.
-    async fn room(&self, blocks: &[VerifiedBlock]) -> Result<OwnedSemaphorePermit> {
-        let bytes: usize = blocks.iter().map(|block| block.sealed().payload.len()).sum();
+    async fn room(&self, blocks: impl IntoIterator<Item = &VerifiedBlock>) -> Result<OwnedSemaphorePermit> {
+        let bytes: usize = blocks.into_iter().map(|block| block.sealed().payload.len()).sum();
         let permits = u32::try_from(bytes.min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
         self.queue_bytes.clone().acquire_many_owned(permits).await.map_err(|_| StorageError::Closed)
     }
@@ -437,14 +440,8 @@ impl Journal for Store {
         })
     }
 
-    fn commit(&self, mut request: CommitRequest) -> BoxFuture<'_, Result<Committed>> {
-        Box::pin(async move {
-            let inline = std::mem::take(&mut request.inline);
-            let permit = self.room(&inline).await?;
-            let inline = Prepared::all(inline)?;
-            let (reply, answer) = oneshot::channel();
-            self.ask(Work::Commit(request, inline, reply, permit), answer).await
-        })
+    fn commit(&self, request: CommitRequest) -> BoxFuture<'_, Result<Committed>> {
+        Box::pin(self.commit_looked(request))
     }
 
     fn read_since(

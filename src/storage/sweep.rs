@@ -213,8 +213,6 @@ impl Sweep<'_> {
     ) -> Result<()> {
         let goes = plan.goes.clone();
         self.upkeep.on_writer(move |writer| {
-            // What was found complete before must be looked at again.
-            writer.known = Default::default();
             writer.shared.leases().doom(goes);
             Ok(())
         })?;

@@ -4,10 +4,11 @@
 //! It takes a request, then whatever else has arrived by then: blocks that came side by side are written together, and
 //! all commits become durable together. With nobody else in the queue nothing waits.
 
-use super::content::{Held, KnownContents, decide};
-use super::inbox::{Inbox, Prepared, Put, Record, Work};
+use super::content::{Held, Search, decide};
+use super::inbox::{Answer, Inbox, Prepared, Put, Record, Work};
 use super::journal::{CommitRecord, JournalFile, Title};
 use super::keeper::{self, Signal};
+use super::looked::{Asked, Looked};
 use super::pack_file::Location;
 use super::pending::{Group, Reply, ShareGroup, ShareView, Signed, Waiting};
 use super::reach::{self, Asker, Tag};
@@ -17,10 +18,9 @@ use super::{
     BLOCK_COST_BYTES, CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError,
     check_share_name, file,
 };
-use crate::block::seal;
 use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
 use bytes::Bytes;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -40,7 +40,6 @@ pub struct Writer {
     pub ids: IdSource,
     pub signal: Arc<Signal>,
     pub group: Group,
-    pub known: BTreeMap<ShareId, KnownContents>,
 }
 
 impl Writer {
@@ -91,7 +90,7 @@ impl Writer {
                 }
                 self.put_together(puts);
             }
-            Work::Commit(request, inline, reply, _permit) => self.commit(request, &inline, reply),
+            Work::Commit(asked, looked, reply, _permit) => self.commit(asked, looked, reply),
             Work::OpenShare(name, reply) => {
                 let _ = reply.send(self.open_share(&name));
             }
@@ -258,9 +257,15 @@ impl Writer {
     }
 
     /// Judges a commit and puts it into the group; on an error it is answered at once.
-    fn commit(&mut self, request: CommitRequest, inline: &[Prepared], reply: Reply) {
+    fn commit(&mut self, asked: Box<Asked>, looked: Looked, reply: Reply) {
+        // Eras begin on this thread.
+        if !looked.is_empty() && looked.era != self.shared.leases().era() {
+            let _ = reply.send(Ok(Answer::LookAgain(asked)));
+            return;
+        }
+        let Asked { request, inline } = *asked;
         let session = request.session;
-        match self.judged(request, inline) {
+        match self.judged(request, &inline, looked) {
             Ok(Judged { share, record, committed, event, signed, named }) => {
                 let waiting = Waiting { committed, event, signed, reply, session, named };
                 if let Err(error) = self.group.push(share, &self.index, &record, waiting) {
@@ -274,25 +279,27 @@ impl Writer {
         }
     }
 
-    fn judged(&mut self, request: CommitRequest, inline: &[Prepared]) -> Result<Judged> {
+    fn judged(&mut self, request: CommitRequest, inline: &[Prepared], mut looked: Looked) -> Result<Judged> {
         self.shared.failure.check()?;
         let CommitRequest { share, device, session, changes, .. } = request;
         let durable = self.shared.share(share).ok_or(StorageError::UnknownShare)?.head;
         let asker = Asker::Share(Tag::of(share));
         self.put(&[(asker, inline, u64::MAX)])?;
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner).learn(share, &looked);
         let prev = self.group.head(share, durable);
         let view = ShareView { share, index: &self.index, group: &self.group };
-        let held = Here {
-            shared: &self.shared,
-            index: &self.index,
-            asker,
-            session,
-            named: RefCell::default(),
-            change: Cell::new(0),
-        };
-        let known = self.known.entry(share).or_default();
-        let verdicts = decide(&view, &held, known, &changes)?;
-        let named = taken(held.named.into_inner(), &verdicts);
+        let verdicts = decide(&view, &changes, |_, new| {
+            if new.root.level > 0 {
+                // What nobody has looked for has changed since, and is refused as stale or sent again.
+                return Ok(looked.is_complete(new).unwrap_or(false));
+            }
+            let (shared, index, leased) = (&self.shared, &self.index, Cell::new(false));
+            let complete =
+                Search::new(None, new).finish(&Here { shared, index, asker, session, leased: &leased })?;
+            looked.add(new.clone(), complete, leased.get().then_some(new.root.hash));
+            Ok(complete)
+        })?;
+        let named = looked.taken(&changes, &verdicts);
         let (refused, standing) = sort_out(changes, &verdicts);
         if standing.is_empty() {
             let committed = Committed { prev: prev.seq, head: prev, nodes: vec![], refused };
@@ -332,7 +339,7 @@ impl Writer {
                         if !named.is_empty() {
                             self.shared.leases().settle(session, &named);
                         }
-                        let _ = reply.send(Ok(committed));
+                        let _ = reply.send(Ok(Answer::Committed(committed)));
                         if let Some(event) = event {
                             // Nobody watching is fine.
                             let _ = self.shared.events.send(Arc::new(event));
@@ -397,15 +404,6 @@ struct Judged {
     named: Vec<BlockHash>,
 }
 
-/// Of the blocks that changes name, those that only changes name that stand. A client that was refused will send its change
-/// again, and was told that the blocks of it are here.
-fn taken(named: Vec<(usize, BlockHash)>, verdicts: &[Option<Refusal>]) -> Vec<BlockHash> {
-    let stands = |change: &usize| matches!(verdicts.get(*change), Some(None));
-    let (standing, refused): (Vec<_>, Vec<_>) = named.into_iter().partition(|(change, _)| stands(change));
-    let refused: HashSet<BlockHash> = refused.into_iter().map(|(_, hash)| hash).collect();
-    standing.into_iter().map(|(_, hash)| hash).filter(|hash| !refused.contains(hash)).collect()
-}
-
 /// Splits changes by their verdicts.
 fn sort_out(
     changes: Vec<crate::model::Change>,
@@ -451,49 +449,28 @@ pub fn locate_for(
     if shared.is_damaged(hash) { Ok(None) } else { reach::find(shared, index, asker, hash) }
 }
 
-/// The blocks of this store, as the judge looks at them. Whatever a commit looks at is not deleted meanwhile.
+/// The blocks of this store, for contents of one block. Whatever a commit looks at is not deleted meanwhile.
 struct Here<'a> {
     shared: &'a Shared,
     index: &'a Index,
     /// A commit can only name what its share reaches, or it would be a way to what others have.
     asker: Asker,
     session: SessionId,
-    /// Blocks on which the session has a lease, each with the number of the change that names it.
-    named: RefCell<Vec<(usize, BlockHash)>>,
-    change: Cell<usize>,
-}
-
-impl Here<'_> {
-    fn name(&self, hash: &BlockHash) {
-        if self.shared.leases().named(self.session, hash) {
-            self.named.borrow_mut().push((self.change.get(), *hash));
-        }
-    }
+    /// The session has a lease on it.
+    leased: &'a Cell<bool>,
 }
 
 impl Held for Here<'_> {
-    fn begin(&self, change: usize) {
-        self.change.set(change);
+    fn plain_lens(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>> {
+        let len = |hash| {
+            self.leased.set(self.shared.leases().named(self.session, hash));
+            Ok(locate_for(self.shared, self.index, self.asker, hash)?.map(|location| location.plain_len))
+        };
+        hashes.iter().map(len).collect()
     }
 
-    fn plain_len(&self, hash: &BlockHash) -> Result<Option<u32>> {
-        self.name(hash);
-        Ok(locate_for(self.shared, self.index, self.asker, hash)?.map(|location| location.plain_len))
-    }
-
-    fn plain(&self, hash: &BlockHash) -> Result<Option<Bytes>> {
-        self.name(hash);
-        let Some(location) = locate_for(self.shared, self.index, self.asker, hash)? else { return Ok(None) };
-        match self.shared.packs.read(&[(*hash, location)]) {
-            Ok(sealed) => {
-                let block = sealed.first().and_then(|sealed| seal::open(sealed, None).ok());
-                Ok(block.map(crate::block::Block::into_bytes))
-            }
-            Err(StorageError::DamagedBlock { hash, .. }) => {
-                self.shared.mark_damaged(hash);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    fn plain(&self, _: &[BlockHash]) -> Result<Option<Vec<Bytes>>> {
+        // One block has no list.
+        Ok(None)
     }
 }

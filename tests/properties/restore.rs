@@ -23,8 +23,8 @@ impl Nodes for Past {
     fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>, Infallible> {
         Ok(child(self.now(), parent, name))
     }
-    fn children(&self, parent: NodeId) -> Result<Vec<NodeId>, Infallible> {
-        Ok(children(self.now(), parent))
+    fn any_child(&self, parent: NodeId, is: &mut dyn FnMut(NodeId) -> bool) -> Result<bool, Infallible> {
+        Ok(children(self.now(), parent).into_iter().any(is))
     }
 }
 

@@ -24,9 +24,9 @@ impl Nodes for Server {
         let at = |n: &&Node| n.state.as_ref().is_some_and(|s| s.parent == parent && s.name == *name);
         Ok(self.nodes.values().find(at).map(|n| n.id))
     }
-    fn children(&self, parent: NodeId) -> Result<Vec<NodeId>, Infallible> {
+    fn any_child(&self, parent: NodeId, is: &mut dyn FnMut(NodeId) -> bool) -> Result<bool, Infallible> {
         let inside = |n: &&Node| n.state.as_ref().is_some_and(|s| s.parent == parent);
-        Ok(self.nodes.values().filter(inside).map(|n| n.id).collect())
+        Ok(self.nodes.values().filter(inside).any(|n| is(n.id)))
     }
 }
 
