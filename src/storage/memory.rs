@@ -16,9 +16,7 @@ use super::{
 };
 use crate::block::{Block, SealedBlock, VerifiedBlock, seal};
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
-use crate::model::{
-    BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq, codec,
-};
+use crate::model::{BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq};
 use crate::tree::Nodes;
 use bytes::Bytes;
 use disk::Disk;
@@ -236,7 +234,11 @@ impl State {
 impl Share {
     fn apply(&mut self, device: String, time_ms: u64, changes: Vec<Change>) -> Result<Vec<Node>> {
         let seq = self.head.seq.next();
-        let nodes: Vec<Node> = changes
+        let packs = Place::default();
+        let record = CommitRecord { seq, time_ms, device: device.clone(), packs, changes };
+        let link = record.encode()?;
+        let nodes: Vec<Node> = record
+            .changes
             .iter()
             .map(|change| Node { id: change.id, version: seq, state: change.state.clone() })
             .collect();
@@ -257,9 +259,8 @@ impl Share {
             }
             self.nodes.insert(node.id, node.clone());
         }
-        let record = CommitRecord { seq, time_ms, device: device.clone(), packs: Place::default(), changes };
         self.head.seq = seq;
-        self.head.chain = self.head.chain.link(&codec::encode(&record)?);
+        self.head.chain = self.head.chain.link(&link);
         let time_max_ms = self.commits.last().map_or(0, |last| last.time_max_ms).max(time_ms);
         self.commits.push(CommitInfo { chain: self.head.chain, time_ms, time_max_ms, device });
         Ok(nodes)
