@@ -48,7 +48,7 @@ struct State {
 struct Blocks(HashMap<BlockHash, SealedBlock>);
 
 #[derive(Debug, Clone)]
-struct Share {
+pub(super) struct Share {
     name: String,
     head: Head,
     /// What is known of every commit, from before the first.
@@ -95,6 +95,12 @@ impl MemoryStore {
         let state = self.state();
         let share = state.shares.get(&share).ok_or(StorageError::UnknownShare);
         ready(share.and_then(|share| question(share, state.now_ms, state.keep_ms)))
+    }
+
+    /// The past of a share, to ask it without a store around it.
+    #[cfg(test)]
+    pub(super) fn timeline<T>(&self, share: ShareId, ask: impl FnOnce(&Share) -> T) -> T {
+        ask(self.state().shares.get(&share).unwrap())
     }
 
     /// Loses what was not durable, and ends every watch.
@@ -420,9 +426,9 @@ impl Timeline for Share {
         Nodes::child(self, parent, name)
     }
 
-    fn left(&self, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
+    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
         let all = self.left.iter().filter(|(folder, named, _)| *folder == parent && named == name);
-        Ok(all.map(|(.., id)| *id).collect())
+        Ok(all.map(|(.., id)| *id).filter(|id| Some(*id) > after).take(max).collect())
     }
 
     fn children_after(
