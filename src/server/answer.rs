@@ -28,6 +28,14 @@ pub async fn answer(
     _in_flight: InFlight,
 ) -> Result<(), Fault> {
     let request = frame.request;
+    // Only until the answer is there: a session that has stalled keeps no other from asking. Before a place for the page is
+    // taken: of those polls need some too.
+    let asking = match &message {
+        Message::History { .. } | Message::Look { .. } => {
+            Some(session.seat.desk.asking.acquire().await.map_err(|_| WireError::Ended)?)
+        }
+        _ => None,
+    };
     // Until the answer is queued: a peer that does not read makes pages wait in memory.
     let _page = match &message {
         Message::Poll { .. } | Message::Find { .. } | Message::History { .. } | Message::Look { .. } => {
@@ -59,6 +67,7 @@ pub async fn answer(
         Message::Look { at, look, nodes_max } => history::look(&session, at, look, nodes_max).await,
         other => Err(WireError::Unexpected(other.name()).into()),
     };
+    drop(asking);
     let message = match result {
         Ok(message) => message,
         Err(Fault::Request(code, text)) => Message::failed(code, text),

@@ -23,6 +23,8 @@ const READING_BYTES_MAX: usize = 32 * FRAME_BYTES_MAX;
 const OPENING_MAX: usize = 2;
 /// `Have` of a device that are looked up at one time: what they lease meanwhile may be made up.
 const LOOKING_MAX: usize = 4;
+/// Questions of a device about the past that are answered at one time: each keeps one of storage's few readers busy.
+const ASKING_MAX: usize = 2;
 /// Requests of a device that hold blocks which they read, or a page of nodes.
 const FETCHING_MAX: usize = 16;
 const PAGES_MAX: usize = 32;
@@ -41,6 +43,8 @@ pub struct Desk {
     pub fetching: Semaphore,
     /// Requests that are answered with a page.
     pub pages: Semaphore,
+    /// Questions about the past that are being answered.
+    pub asking: Semaphore,
     /// `Have` that are being looked up.
     pub looking: Semaphore,
     /// Requests whose blocks are opened. The others of a device wait here, and not in front of those of other devices.
@@ -73,6 +77,7 @@ impl Desks {
                 reading: Arc::new(Semaphore::new(READING_BYTES_MAX)),
                 fetching: Semaphore::new(FETCHING_MAX),
                 pages: Semaphore::new(PAGES_MAX),
+                asking: Semaphore::new(ASKING_MAX),
                 looking: Semaphore::new(LOOKING_MAX),
                 opening: Semaphore::new(OPENING_MAX),
                 bringing: Turns::default(),

@@ -333,3 +333,42 @@ fn a_crash_of_the_reference_loses_blocks_without_a_commit_and_nothing_else() {
         assert_eq!(store.head(share).seq, Seq(1));
     });
 }
+
+#[test]
+fn a_commit_that_could_not_be_read_back_is_refused_and_the_next_one_is_not() {
+    use crate::model::codec;
+    let link = |n: usize, len: usize| {
+        let mut link =
+            put(0, 0, 0, &format!("link{n}"), Kind::Symlink { target: vec![b'x'; len], mtime_ns: 0 });
+        link.id = NodeId::from_bytes((n as u128 + 1).to_be_bytes());
+        link
+    };
+    let of =
+        |len: usize| -> Vec<Change> { (0..503).map(|n| link(n, if n < 501 { 4095 } else { len })).collect() };
+    // The largest that a server takes off the wire: what it writes of it has a number, a time and a name besides.
+    let comes_in = |len: &usize| {
+        codec::encode(&(4u32, of(*len)))
+            .is_ok_and(|bytes| codec::decode::<(u32, Vec<Change>)>(&bytes).is_ok())
+    };
+    let lens: Vec<usize> = (1..4096).collect();
+    let largest = lens.partition_point(comes_in);
+    assert!(largest < 4095 && codec::encode(&of(largest)).unwrap().len() < codec::BYTES_MAX - 1000);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let store = Store::open(&path, StoreOptions::default()).unwrap();
+    let (share, head) = run(store.open_share("s")).unwrap();
+    let too_large = run(store.commit(request(share, of(largest), &[])));
+    assert!(matches!(too_large, Err(StorageError::CommitTooLarge)), "{too_large:?}");
+    assert_eq!(store.head(share), head);
+    let taken = run(store.commit(request(share, of(largest - 50), &[]))).unwrap();
+    store.close().unwrap();
+    drop(store);
+    std::fs::remove_dir_all(path.join("db")).unwrap();
+    let store = Store::open(&path, StoreOptions::default()).unwrap();
+    assert_eq!(store.head(share), taken.head);
+    store.close().unwrap();
+    let memory = MemoryStore::new([1; 32]);
+    let (share, head) = run(memory.open_share("s")).unwrap();
+    let too_large = run(memory.commit(request(share, of(largest), &[])));
+    assert!(matches!(too_large, Err(StorageError::CommitTooLarge)) && memory.head(share) == head);
+}

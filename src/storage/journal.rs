@@ -13,8 +13,9 @@
 use super::error::{At, StorageError};
 use super::pack_file::Place;
 use super::{Head, Result, ShareId, file};
+use crate::model::codec::{self, CodecError};
 use crate::model::record::{self, Parsed};
-use crate::model::{ChainHash, Change, JournalId, Seq, StoreId, codec};
+use crate::model::{ChainHash, Change, JournalId, Seq, StoreId};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -54,6 +55,19 @@ pub struct CommitRecord {
     pub packs: Place,
     /// Full new states. `base` is the version before, so the history of a node can be walked backwards.
     pub changes: Vec<Change>,
+}
+
+impl CommitRecord {
+    /// Its bytes in a group.
+    ///
+    /// # Errors
+    /// [`StorageError::CommitTooLarge`] when they could not be read back.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self).map_err(|error| match error {
+            CodecError::TooLarge(_) => StorageError::CommitTooLarge,
+            error => error.into(),
+        })
+    }
 }
 
 /// A commit read back, with what its place in the journal adds.

@@ -16,9 +16,7 @@ use super::{
 };
 use crate::block::{Block, SealedBlock, VerifiedBlock, seal};
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
-use crate::model::{
-    BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq, codec,
-};
+use crate::model::{BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq};
 use crate::tree::Nodes;
 use bytes::Bytes;
 use disk::Disk;
@@ -50,7 +48,7 @@ struct State {
 struct Blocks(HashMap<BlockHash, SealedBlock>);
 
 #[derive(Debug, Clone)]
-struct Share {
+pub(super) struct Share {
     name: String,
     head: Head,
     /// What is known of every commit, from before the first.
@@ -97,6 +95,12 @@ impl MemoryStore {
         let state = self.state();
         let share = state.shares.get(&share).ok_or(StorageError::UnknownShare);
         ready(share.and_then(|share| question(share, state.now_ms, state.keep_ms)))
+    }
+
+    /// The past of a share, to ask it without a store around it.
+    #[cfg(test)]
+    pub(super) fn timeline<T>(&self, share: ShareId, ask: impl FnOnce(&Share) -> T) -> T {
+        ask(self.state().shares.get(&share).unwrap())
     }
 
     /// Loses what was not durable, and ends every watch.
@@ -237,7 +241,11 @@ impl State {
 impl Share {
     fn apply(&mut self, device: String, time_ms: u64, changes: Vec<Change>) -> Result<Vec<Node>> {
         let seq = self.head.seq.next();
-        let nodes: Vec<Node> = changes
+        let packs = Place::default();
+        let record = CommitRecord { seq, time_ms, device: device.clone(), packs, changes };
+        let link = record.encode()?;
+        let nodes: Vec<Node> = record
+            .changes
             .iter()
             .map(|change| Node { id: change.id, version: seq, state: change.state.clone() })
             .collect();
@@ -258,9 +266,8 @@ impl Share {
             }
             self.nodes.insert(node.id, node.clone());
         }
-        let record = CommitRecord { seq, time_ms, device: device.clone(), packs: Place::default(), changes };
         self.head.seq = seq;
-        self.head.chain = self.head.chain.link(&codec::encode(&record)?);
+        self.head.chain = self.head.chain.link(&link);
         let time_max_ms = self.commits.last().map_or(0, |last| last.time_max_ms).max(time_ms);
         self.commits.push(CommitInfo { chain: self.head.chain, time_ms, time_max_ms, device });
         Ok(nodes)
@@ -422,9 +429,9 @@ impl Timeline for Share {
         Nodes::child(self, parent, name)
     }
 
-    fn left(&self, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
+    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
         let all = self.left.iter().filter(|(folder, named, _)| *folder == parent && named == name);
-        Ok(all.map(|(.., id)| *id).collect())
+        Ok(all.map(|(.., id)| *id).filter(|id| Some(*id) > after).take(max).collect())
     }
 
     fn children_after(

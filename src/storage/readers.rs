@@ -3,6 +3,7 @@
 
 mod lacking;
 pub mod looking;
+mod paced;
 
 use super::history;
 use super::pack_file::Location;
@@ -16,6 +17,7 @@ use crate::block::SealedBlock;
 use crate::model::past::{Found, Look, Moment, Seen, Versions};
 use crate::model::{BlockHash, ChainHash, JournalId, Name, NodeId, Seq};
 use lacking::Lacking;
+use paced::Paced;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -208,12 +210,11 @@ impl Reader {
         before: Option<(Seq, NodeId)>,
         max: usize,
     ) -> Result<Versions> {
-        let gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let (line, head) = self.line(share)?;
-        let found = self.floor(&line, head);
+        let (line, head) = self.paced(share)?;
+        let found = self.floor(share, &line, head);
         let found = found.and_then(|floor| timeline::versions(&line, floor, path, before, max));
         // Commits wait for the gate, and chunk lists may be long.
-        drop(gate);
+        drop(line);
         let mut found = found.map_err(|error| self.shared.fail(error))?;
         self.mark_lacking_versions(&mut found).map_err(|error| self.fatal_if_index(error))?;
         Ok(found)
@@ -230,11 +231,10 @@ impl Reader {
 
     /// `History::look`.
     pub fn look(&self, share: ShareId, at: Seq, look: &Look, max: usize) -> Result<Seen> {
-        let gate = self.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let (line, head) = self.line(share)?;
-        let found = self.floor(&line, head);
+        let (line, head) = self.paced(share)?;
+        let found = self.floor(share, &line, head);
         let found = found.and_then(|floor| timeline::look(&line, floor, at.min(head), look, max));
-        drop(gate);
+        drop(line);
         let mut found = found.map_err(|error| self.shared.fail(error))?;
         self.mark_lacking_nodes(&mut found).map_err(|error| self.fatal_if_index(error))?;
         Ok(found)
@@ -259,9 +259,19 @@ impl Reader {
         Ok((ShareIndex { share, index: &self.index }, head.seq))
     }
 
-    fn floor(&self, line: &ShareIndex<'_>, head: Seq) -> Result<Seq> {
+    fn paced(&self, share: ShareId) -> Result<(Paced<'_>, Seq)> {
+        let mut at = Seq::ZERO;
+        let line = Paced::new(&self.shared.gate, || {
+            let (line, head) = self.line(share)?;
+            at = head;
+            Ok(line)
+        })?;
+        Ok((line, at))
+    }
+
+    fn floor(&self, share: ShareId, line: &impl Timeline, head: Seq) -> Result<Seq> {
         let now_ms = (self.shared.options.clock)();
         let floor = history::floor_by(head, now_ms, self.shared.keep_ms, |seq| line.commit(seq))?;
-        Ok(floor.max(self.shared.collected(line.share)))
+        Ok(floor.max(self.shared.collected(share)))
     }
 }

@@ -18,7 +18,7 @@ use super::{
     BLOCK_COST_BYTES, CommitEvent, CommitRequest, Committed, Head, PutReport, Result, ShareId, StorageError,
     check_share_name, file,
 };
-use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId, codec};
+use crate::model::{BlockHash, IdSource, JournalId, Node, Refusal, Seq, SessionId, StoreId};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
@@ -315,10 +315,7 @@ impl Writer {
         // Synced before the record is written, hence the right place even if more is appended until then.
         let packs = self.shared.packs.end();
         let signed = Signed { time_ms, device: device.clone() };
-        let record = codec::encode(&CommitRecord { seq, time_ms, device, packs, changes: standing })?;
-        if record.len() > codec::BYTES_MAX {
-            return Err(StorageError::CommitTooLarge);
-        }
+        let record = CommitRecord { seq, time_ms, device, packs, changes: standing }.encode()?;
         let head = Head { journal: prev.journal, seq, chain: prev.chain.link(&record) };
         let inline = inline.iter().map(|one| one.block.clone()).collect();
         let event = CommitEvent { share, session, prev: prev.seq, head, nodes: nodes.clone(), inline };

@@ -18,8 +18,9 @@ pub use writer::FrameWriter;
 use super::error::WireError;
 use super::message::Message;
 use crate::block::seal;
+use crate::model::codec::{self, CodecError};
 use crate::model::counters::Counters;
-use crate::model::{codec, limits};
+use crate::model::limits;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -140,10 +141,11 @@ impl EncodedFrame {
     /// Encodes a message and the parts of its payload, after the same checks that the receiver makes.
     ///
     /// # Errors
-    /// When a bound is broken, or the frame would be larger than [`limits::FRAME_BYTES_MAX`].
+    /// When a bound is broken, or the frame would be larger than [`limits::FRAME_BYTES_MAX`], or its message count for more
+    /// than that where it is decoded.
     pub fn new(request: u32, message: &Message, payload: Vec<Bytes>) -> Result<Self, WireError> {
         message.validate()?;
-        Self::of_head(request, &codec::encode(message)?, payload)
+        Self::of_head(request, &encode_head(message)?, payload)
     }
 
     /// As [`Self::new`], with the message made shorter when that gains something: for a session with the feature `DELTAS`.
@@ -152,7 +154,7 @@ impl EncodedFrame {
     /// As [`Self::new`].
     pub fn shrunk(request: u32, message: &Message, payload: Vec<Bytes>) -> Result<Self, WireError> {
         message.validate()?;
-        let head = codec::encode(message)?;
+        let head = encode_head(message)?;
         if head.len() >= SHRINK_BYTES_MIN
             && let Some(bytes) = seal::shrink(&head)
             && bytes.len() + SHRUNK_COST_BYTES < head.len()
@@ -197,6 +199,16 @@ impl EncodedFrame {
     pub const fn counted_bytes(&self) -> usize {
         self.counted_bytes
     }
+}
+
+/// What a receiver would not decode fits no frame either: whoever makes pages makes a smaller one.
+fn encode_head(message: &Message) -> Result<Vec<u8>, WireError> {
+    codec::encode(message).map_err(|error| match error {
+        CodecError::TooLarge(bytes) => {
+            WireError::FrameTooLarge { bytes: bytes as u64, bytes_max: limits::FRAME_BYTES_MAX }
+        }
+        error => error.into(),
+    })
 }
 
 /// Appends runs of small parts to one buffer and leaves large parts where they are.

@@ -554,6 +554,22 @@ fn bad_questions_get_one_clear_line() {
 }
 
 #[test]
+fn the_log_of_a_deep_tree_with_many_files_at_its_end_is_told_to_the_end() {
+    let world = World::new();
+    let a = world.folder("a");
+    let deep = vec!["d"; 250].join("/");
+    a.many(&deep, 1_100);
+    world.sync(&a);
+    let text = log(&world, &a, &[]);
+    assert_eq!(deeds(&text), vec!["created"; 1_350]);
+    assert_eq!(log(&world, &a, &[&deep]).lines().count(), 1_101);
+    let name = a.tree().names().into_iter().find(|name| !name.ends_with("/d") && name != "d").unwrap();
+    a.write(&name, "another");
+    world.sync(&a);
+    assert_eq!(deeds(&log(&world, &a, &[&name])), ["edited", "created"]);
+}
+
+#[test]
 fn a_restore_asked_of_another_store_is_refused() {
     let (world, other) = (World::new(), World::new());
     let a = world.folder("a");

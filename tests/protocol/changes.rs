@@ -2,7 +2,7 @@
 
 use super::support::*;
 use dropblock::block::{pack, seal as seals};
-use dropblock::model::{Kind, NodeId, Refusal, Seq};
+use dropblock::model::{Change, Kind, Name, NodeId, NodeState, Refusal, Seq};
 use dropblock::server::Config;
 use dropblock::wire::{Message, Position, Push};
 use std::collections::BTreeSet;
@@ -212,4 +212,35 @@ async fn a_hundred_clients_that_all_commit_all_know_everything() {
         task.await.unwrap();
     }
     server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_that_fits_a_frame_and_would_not_decode_is_made_shorter() {
+    let server = start(config()).await;
+    let (client, _pushes) = server.connect().await;
+    let mut all = BTreeSet::new();
+    for _ in 0..4 {
+        let links: Vec<Change> = (0..512).map(|_| link(960)).collect();
+        all.extend(links.iter().map(|change| change.id));
+        client.commit(links, &[]).await.unwrap();
+    }
+    // Numbers are short as they are written and count in full where they are read.
+    let (mut found, mut at, mut pages) = (BTreeSet::new(), Position::START, 0);
+    loop {
+        let page = client.poll(at, 2048, Seq::ZERO).await.unwrap();
+        found.extend(page.nodes.iter().map(|node| node.id));
+        (at, pages) = (page.next, pages + 1);
+        if page.complete {
+            break;
+        }
+    }
+    assert!(found == all && pages > 1, "{pages}");
+}
+
+/// A link with a target of so many bytes.
+fn link(len: usize) -> Change {
+    let id = fresh_id();
+    let name = Name::new(&id.to_hex().as_bytes()[..12]).unwrap();
+    let kind = Kind::Symlink { target: vec![b'x'; len], mtime_ns: 0 };
+    Change { id, base: Seq::ZERO, state: Some(NodeState { parent: NodeId::ROOT, name, kind }) }
 }

@@ -164,10 +164,24 @@ impl Index {
         Ok(found)
     }
 
-    /// Nodes that have left that place, also those that came back.
-    pub fn left(&self, share: ShareId, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
-        let prefix = key(share, &[parent.as_bytes(), name.as_bytes(), &[0]]);
-        guarded(|| self.places.scan_prefix(prefix).map(|entry| Ok(left_place(&entry?.0)?.1)).collect())
+    /// At most `max` nodes that have left that place, by id, after one; also those that came back.
+    pub fn left(
+        &self,
+        share: ShareId,
+        parent: NodeId,
+        name: &Name,
+        after: Option<NodeId>,
+        max: usize,
+    ) -> Result<Vec<NodeId>> {
+        let place = key(share, &[parent.as_bytes(), name.as_bytes(), &[0]]);
+        let mut first = place.clone();
+        if let Some(node) = after {
+            // The shortest key behind that one.
+            first.extend_from_slice(node.as_bytes());
+            first.push(0);
+        }
+        let entries = self.places.range(first..);
+        within(entries, &place, max).map(|entry| guarded(|| Ok(left_place(&entry?.0)?.1))).collect()
     }
 
     /// At most `max` places in a folder that nodes have left, by name and node, after one.
@@ -247,8 +261,8 @@ impl Timeline for ShareIndex<'_> {
         self.index.child(self.share, parent, name)
     }
 
-    fn left(&self, parent: NodeId, name: &Name) -> Result<Vec<NodeId>> {
-        self.index.left(self.share, parent, name)
+    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
+        self.index.left(self.share, parent, name, after, max)
     }
 
     fn children_after(

@@ -120,7 +120,8 @@ fn every_replaced_version_is_found_by_node_by_time_and_by_the_place_it_left() {
         }
         assert_eq!(found, all, "{max}");
     }
-    let left = |name: &str| index.left(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap();
+    let left =
+        |name: &str| index.left(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap(), None, 9).unwrap();
     assert_eq!([left("a"), left("b"), left("c")], [vec![id(1), id(2)], vec![id(1), id(2), id(3)], vec![]]);
     assert_eq!(index.last_commit(SHARE).unwrap(), Seq(4));
     assert_eq!(index.last_commit(ShareId::from_bytes([0; 16])).unwrap(), Seq(0));
