@@ -3,8 +3,9 @@
 use super::super::*;
 use super::{Answer, Asked, Looked, Search};
 use crate::block::{Block, Sealer};
+use crate::chunk::V1;
 use crate::manifest::{Entry, ManifestNode};
-use crate::model::{Change, FileContent, Kind, Name, NodeId, NodeState, Refusal, Root};
+use crate::model::{Change, FileContent, Kind, Name, NodeId, NodeState, Refusal, Root, limits};
 use crate::storage::content::Held;
 use bytes::Bytes;
 use std::cell::Cell;
@@ -16,20 +17,21 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 /// A content of `nodes` distinct nodes below its root, and its blocks. The last of them is of level 0.
 fn long(nodes: u16) -> (FileContent, Vec<Block>) {
-    let pair = [Block::new(Bytes::from_static(b"A")), Block::new(Bytes::from_static(b"B"))];
+    let pair = [b'A', b'B'].map(|byte| Block::new(vec![byte; V1.min_bytes()].into()));
     let mut blocks = Vec::new();
     let below = (0..nodes).map(|n| {
-        let bits = (0..16).map(|bit| Entry { hash: pair[usize::from(n >> bit & 1)].hash(), len: 1 });
+        let bits = (0..16)
+            .map(|bit| Entry { hash: pair[usize::from(n >> bit & 1)].hash(), len: limits::CHUNK_BYTES_MIN });
         let node = ManifestNode::new(1, 1, bits.collect()).unwrap();
         blocks.push(Block::new(node.encode()));
-        Entry { hash: blocks.last().unwrap().hash(), len: 16 }
+        Entry { hash: blocks.last().unwrap().hash(), len: 16 * limits::CHUNK_BYTES_MIN }
     });
     let root = Block::new(ManifestNode::new(2, 1, below.collect()).unwrap().encode());
     let root_hash = root.hash();
     blocks.insert(0, root);
     blocks.extend(pair);
     let root = Root { params: 1, level: 2, hash: root_hash };
-    (FileContent { size: 16 * u64::from(nodes), root }, blocks)
+    (FileContent { size: 16 * limits::CHUNK_BYTES_MIN * u64::from(nodes), root }, blocks)
 }
 
 fn change(n: u8, content: &FileContent) -> Change {
@@ -170,7 +172,7 @@ struct Counting(HashMap<BlockHash, Bytes>, Cell<usize>);
 impl Held for Counting {
     fn plain_lens(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>> {
         self.1.set(self.1.get() + hashes.len());
-        Ok(vec![Some(1); hashes.len()])
+        Ok(vec![u32::try_from(limits::CHUNK_BYTES_MIN).ok(); hashes.len()])
     }
 
     fn plain(&self, hashes: &[BlockHash]) -> Result<Option<Vec<Bytes>>> {
