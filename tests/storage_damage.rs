@@ -523,11 +523,11 @@ fn what_a_share_reaches_is_known_again_after_a_kill_and_without_the_index() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let store = open(&path);
-    let chunks: Vec<Block> = (0..300).map(|number| block(2 * number, 900)).collect();
+    let chunks: Vec<Block> = (0..300).map(|number| block(2 * number, 33_000)).collect();
     let mut builder = dropblock::manifest::Builder::new(1);
     let mut blocks = chunks.clone();
     for chunk in &chunks {
-        blocks.extend(builder.push(chunk.hash(), 900).unwrap());
+        blocks.extend(builder.push(chunk.hash(), 33_000).unwrap());
     }
     let (content, rest) = builder.finish().unwrap();
     blocks.extend(rest);
