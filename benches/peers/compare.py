@@ -25,18 +25,20 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import chart
+import disk
 import report
 import trees
 import versions
 import workloads
+from disk import DiskError, OwnDisk
 from network import Network, NetworkError
 from processes import Processes
 from session import Session
 from tools import all_tools
 
 
-# What a session takes on disk, in sizes of its base: A, hub, B, and a change that is prepared.
-SESSION_SIZES = 4
+# What a session takes on disk: sizes of its base for A, hub, B and what is prepared and kept, and a rest for those of little size.
+SESSION_SIZES, SESSION_REST = 8, 4 << 30
 
 
 def arguments():
@@ -51,6 +53,8 @@ def arguments():
     parser.add_argument("--timeout", type=float, default=1800, help="longest step, seconds [1800]")
     parser.add_argument("--tree", default="/usr/share", help="folder of real files for the row tree [/usr/share]")
     parser.add_argument("--work", help="where the folders are made; removed at the end [a new one below TMPDIR, or /var/tmp]")
+    parser.add_argument("--disk", choices=("own", "here"), default="own",
+                        help="own: each session on a new ext4 in a file of the work folder; here: in the work folder itself [own]")
     parser.add_argument("--json", help="write all figures of all runs there")
     parser.add_argument("--svg", help="write a chart there")
     parser.add_argument("--list", action="store_true", help="list rows and tools, and run nothing")
@@ -99,14 +103,6 @@ def file_system(path):
     return (done.stdout.split() or ["unknown"])[-1]
 
 
-def room_for(size, sessions, work):
-    """True when the folders of all sessions of a base fit on the disk side by side."""
-    needed, free = int(size * SESSION_SIZES * sessions), shutil.disk_usage(work).free
-    if needed > free * 0.9:
-        say(f"  {free / 1e9:.0f} GB free, {needed / 1e9:.0f} GB needed to delete late: deleted at once, later runs may be slower")
-    return needed <= free * 0.9
-
-
 def say(line):
     print(line, file=sys.stderr, flush=True)
 
@@ -124,18 +120,22 @@ def sessions(given, bases, tools, rows, work, network, results):
             workloads.age(template)
             files, size = trees.size(template)
             say(f"{base.name}: {files:,} files, {size / 1e6:,.1f} MB")
-            late = base.crowded and room_for(size, given.runs * len(tools), work)
             for number in range(given.runs):
                 turn = number % max(1, len(tools))
                 for tool in tools[turn:] + tools[:turn]:
                     if not any(step.row in rows and tool.takes(base, step) for step in base.steps):
                         continue
                     place = f"{work}/{base.name}-{number}-{tool.name}"
-                    one_session(Session(tool, base, template, place, network, processes, given), rows, number, results)
-                    processes.end_all()
-                    # ext4 does not use inodes again that were deleted in the last minutes, and looks through all of
-                    # them for each new file: a run that follows a large delete would pay for it.
-                    if not late:
+                    own = OwnDisk(place, size * SESSION_SIZES + SESSION_REST) if given.disk == "own" else None
+                    try:
+                        if own:
+                            own.open()
+                        one_session(Session(tool, base, template, place, network, processes, given), rows, number, results)
+                    finally:
+                        processes.end_all()
+                        if own:
+                            own.close()
+                    if not own:
                         trees.remove(place)
             for name in os.listdir(work):
                 trees.remove(f"{work}/{name}")
@@ -194,9 +194,13 @@ def main():
         work = given.work or tempfile.mkdtemp(prefix="dropblock-peers-", dir=os.environ.get("TMPDIR", "/var/tmp"))
         work = f"{os.path.realpath(work)}/run"
         os.makedirs(work)
-        about["file_system"] = file_system(work)
+        why_not = disk.can_be_made(work) if given.disk == "own" else None
+        if why_not:
+            say(f"no disk for each session, so all of them share the one of {work}: {why_not}")
+            given.disk = "here"
+        about["file_system"] = OwnDisk.kind if given.disk == "own" else file_system(work)
         sessions(given, bases, tools, rows, work, network, results)
-    except NetworkError as error:
+    except (NetworkError, DiskError) as error:
         say(f"compare.py: {error}")
         return 1
     except KeyboardInterrupt:

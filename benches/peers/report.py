@@ -42,7 +42,7 @@ def gather(results, bases, tools, missing, machine, started, given, ended):
     return {
         "format": FORMAT, "started": started, "ended": ended, "machine": machine, "tools": listed, "rows": rows,
         "missing": [{"program": program, "install": install} for install, program in missing.items()],
-        "options": {"part": given.part, "runs": given.runs, "changes": given.changes, "appends": given.appends, "idle_seconds": given.idle_seconds,
+        "options": {"part": given.part, "runs": given.runs, "disk": given.disk, "changes": given.changes, "appends": given.appends, "idle_seconds": given.idle_seconds,
                     "rows": given.rows, "tools": given.tools, "tree": given.tree},
     }
 

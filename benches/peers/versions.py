@@ -123,4 +123,4 @@ def source(sizes):
              prepare=archive_again(sizes)),
         Step("packages", f"the next day's list of {sizes.packages:,} packages", prepare=packages_again(sizes)),
         Step("text", f"a text of {human(sizes.plain_text)} created", prepare=create_text(sizes)),
-    ], crowded=True)
+    ])

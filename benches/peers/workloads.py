@@ -24,10 +24,10 @@ class Step:
 
 
 class Base:
-    """`make(folder)` fills an empty folder. `crowded`: many files, so it is deleted late (see compare.py)."""
+    """`make(folder)` fills an empty folder."""
 
-    def __init__(self, name, make, steps, crowded=False):
-        self.name, self.make, self.steps, self.crowded = name, make, steps, crowded
+    def __init__(self, name, make, steps):
+        self.name, self.make, self.steps = name, make, steps
 
 
 class Sizes:
@@ -281,7 +281,7 @@ def small(sizes):
         Step("latency", "4 KiB written, close() on A until complete on B, live", "latency"),
         Step("appends", "1 KB appended each second to a file of 1 MB, live", "appends"),
         Step("idle", "nothing changes, both live", "idle"),
-    ], crowded=True)
+    ])
 
 
 def real_tree(sizes, source):
@@ -306,4 +306,4 @@ def real_tree(sizes, source):
     return Base("tree", make, [
         Step("tree", f"real files below {source}, first sync", "first"),
         Step("noop-tree", f"nothing changed, real files below {source}", "again"),
-    ], crowded=True)
+    ])

@@ -164,9 +164,13 @@ impl Large {
             Ended::Read { identity, path, outcome } => {
                 self.reading.remove(&identity);
                 // Still being written: looked at again after a pause.
-                let changing = matches!(outcome, Outcome::Changing | Outcome::Read { unrested: true, .. });
+                let changing = match &outcome {
+                    Outcome::Changing => true,
+                    Outcome::Read { rests_in, .. } => !rests_in.is_zero(),
+                    Outcome::Gone | Outcome::Unreadable(_) => false,
+                };
                 let problem = match outcome {
-                    Outcome::Read { unrested: true, .. } => None,
+                    Outcome::Read { .. } if changing => None,
                     Outcome::Read { content, stamp, .. } => {
                         self.read.insert(identity, (stamp, content));
                         None

@@ -316,11 +316,12 @@ impl Session<'_> {
 
     fn take_file(&mut self, found: &Found, path: &RelPath, outcome: Outcome, looks: &mut Vec<Update>) {
         match outcome {
-            Outcome::Read { content, stamp, unrested } => {
+            Outcome::Read { content, stamp, rests_in } => {
+                let unrested = !rests_in.is_zero();
                 self.client.unreadable.remove(path);
                 let kind = Kind::File { content, mtime_ns: stamp.mtime_ns, exec: stamp.exec };
                 if unrested {
-                    self.look_again_soon(path);
+                    self.look_again_soon(path, rests_in);
                 }
                 let stamp = if unrested { stamp.distrusted() } else { stamp };
                 self.take_node(found, kind, stamp, looks);

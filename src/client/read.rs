@@ -57,8 +57,8 @@ pub enum Outcome {
         content: FileContent,
         /// How the file looked.
         stamp: Stamp,
-        /// It had changed within [`UNRESTED`] before, so it must be looked at again.
-        unrested: bool,
+        /// It had changed within [`UNRESTED`] before, so it must be looked at again after this long; else zero.
+        rests_in: Duration,
     },
     /// No regular file is there any more.
     Gone,
@@ -228,8 +228,8 @@ impl FileReader {
 
     fn attempt(&mut self, job: &Job, basis: &mut Basis, first: bool) -> Result<Option<Outcome>, ReadError> {
         let Some((file, before)) = self.folder.open_file(&job.path)? else { return Ok(Some(Outcome::Gone)) };
-        let unrested = is_unrested(&before, self.folder.disk().now_ns());
-        if unrested && first && before.size >= LARGE_BYTES_MIN {
+        let rests_in = rests_in(&before, self.folder.disk().now_ns());
+        if !rests_in.is_zero() && first && before.size >= LARGE_BYTES_MIN {
             // To wait costs less than to read all of it once more.
             return Ok(None);
         }
@@ -314,7 +314,7 @@ impl FileReader {
         }
         sketching.finish(&content);
         super::known::remember(&self.folder, &content, &list);
-        Ok(Some(Outcome::Read { content, stamp: after, unrested }))
+        Ok(Some(Outcome::Read { content, stamp: after, rests_in }))
     }
 }
 
@@ -327,7 +327,23 @@ fn threads_for(folder: &Folder, file_bytes: u64, is_new: bool) -> usize {
     (if is_new { cores / 2 } else { cores }).min(FILE_THREADS_MAX)
 }
 
-/// True when a file changed an instant ago, by the clock that stamps files. A clock that was set back is not waited for.
-fn is_unrested(stamp: &Stamp, now_ns: i64) -> bool {
-    u128::from(now_ns.abs_diff(stamp.ctime_ns)) < UNRESTED.as_nanos()
+/// How long until the last change of a file is [`UNRESTED`] ago, by the clock that stamps files. A clock that was set back is not
+/// waited for.
+fn rests_in(stamp: &Stamp, now_ns: i64) -> Duration {
+    UNRESTED.saturating_sub(Duration::from_nanos(now_ns.abs_diff(stamp.ctime_ns)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_waited_for_no_longer_than_until_it_has_rested() {
+        let changed = Stamp { ctime_ns: 1_000_000_000, ..Stamp::NONE };
+        let rests_after = |ms: i64| rests_in(&changed, changed.ctime_ns + ms * 1_000_000);
+        assert_eq!(rests_after(0), UNRESTED);
+        assert_eq!(rests_after(70), UNRESTED - Duration::from_millis(70));
+        assert_eq!((rests_after(100), rests_after(5_000)), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(rests_after(-5_000), Duration::ZERO, "the clock was set back");
+    }
 }

@@ -1,7 +1,8 @@
 //! One session with the server: shake hands, poll, and cycles until both sides are equal.
 
 use super::cycle::Agreed;
-use super::{Client, ClientError, read};
+use super::trigger::Unrested;
+use super::{Client, ClientError};
 use crate::folder::scan::Scope;
 use crate::folder::watch::Hint;
 use crate::folder::{Cursor, Sent, Stamp, Update};
@@ -53,8 +54,8 @@ pub(super) struct Session<'a> {
     pub(super) no_room: super::no_room::NoRoom,
     /// A file that the server lacks blocks of although all were sent.
     pub(super) garbled: Option<RelPath>,
-    /// A file was read that had changed an instant before.
-    unrested: bool,
+    /// Files were read that had changed an instant before.
+    unrested: Option<Unrested>,
     /// Nodes that could not be placed in the last cycle.
     pub(super) left: BTreeMap<NodeId, RelPath>,
     /// Folders that are gone on the server and hold only what is not synced. The server's word stays a difference: it is
@@ -115,7 +116,7 @@ impl<'a> Session<'a> {
             again: false,
             no_room: super::no_room::NoRoom::default(),
             garbled: None,
-            unrested: false,
+            unrested: None,
             left: BTreeMap::new(),
             stays: BTreeSet::new(),
             must_poll: true,
@@ -284,7 +285,7 @@ impl<'a> Session<'a> {
         self.again = false;
         self.garbled = None;
         self.no_room.begin();
-        self.unrested = false;
+        self.unrested = None;
         self.looking_took = Duration::ZERO;
         self.left.clear();
         self.stays.clear();
@@ -350,9 +351,9 @@ impl<'a> Session<'a> {
     }
 
     /// Has a file read again once it has rested.
-    pub(super) fn look_again_soon(&mut self, path: &RelPath) {
-        self.unrested = true;
-        self.look_again_after(read::UNRESTED + Duration::from_millis(50), path);
+    pub(super) fn look_again_soon(&mut self, path: &RelPath, rests_in: Duration) {
+        self.unrested.get_or_insert_with(Unrested::new).add(path, rests_in);
+        self.look_again_after(rests_in + Duration::from_millis(50), path);
     }
 
     /// Has a path that cannot be read tried again: a disk that failed for a moment reports no change. Less and less often;
@@ -396,11 +397,11 @@ impl<'a> Session<'a> {
     /// Rounds until nothing differs, or what is left does not get less.
     pub(super) async fn until_equal(&mut self, pushes: &mut Pushes) -> Result<(), ClientError> {
         let (mut idle, mut unrested_rounds, mut garbled_rounds) = (0, 0, 0);
-        let mut last = None;
+        let (mut last, mut scope) = (None, Scope::Full);
         for _ in 0..ROUNDS_MAX {
             let _ = self.client.trigger.take();
             self.hear(pushes).await?;
-            self.cycle(Some(Scope::Full)).await?;
+            self.cycle(Some(std::mem::replace(&mut scope, Scope::Full))).await?;
             if let Some(path) = &self.garbled {
                 garbled_rounds += 1;
                 if garbled_rounds >= GARBLED_ROUNDS_MAX {
@@ -409,9 +410,12 @@ impl<'a> Session<'a> {
             } else {
                 garbled_rounds = 0;
             }
-            if self.unrested && unrested_rounds < UNRESTED_ROUNDS_MAX {
+            if let Some(unrested) = self.unrested.take().filter(|_| unrested_rounds < UNRESTED_ROUNDS_MAX) {
                 unrested_rounds += 1;
-                tokio::time::sleep(read::UNRESTED).await;
+                tokio::time::sleep_until(unrested.until).await;
+                if !self.again {
+                    scope = Scope::Dirs(unrested.folders);
+                }
                 self.must_poll = true;
                 continue;
             }

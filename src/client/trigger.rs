@@ -28,6 +28,28 @@ struct Dirty {
     hints: u64,
 }
 
+/// Files whose last change was too short ago to trust what was read of them.
+#[derive(Debug)]
+pub struct Unrested {
+    /// When all of them have rested.
+    pub until: Instant,
+    /// The folders that hold them.
+    pub folders: BTreeSet<RelPath>,
+}
+
+impl Unrested {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { until: Instant::now(), folders: BTreeSet::new() }
+    }
+
+    /// One more, which has rested after this long.
+    pub fn add(&mut self, path: &RelPath, rests_in: Duration) {
+        self.until = self.until.max(Instant::now() + rests_in);
+        self.folders.extend(path.split_last().map(|(parent, _)| parent));
+    }
+}
+
 /// Takes hints from any thread, gives scopes to the session.
 #[derive(Debug, Clone, Default)]
 pub struct Trigger {
