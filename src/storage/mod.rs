@@ -37,6 +37,7 @@ mod gc;
 mod gc_tests;
 mod gone;
 pub mod history;
+mod hold;
 mod home;
 mod inbox;
 mod inspect;
