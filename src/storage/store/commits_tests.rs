@@ -209,10 +209,10 @@ fn a_commit_gets_through_although_era_follows_upon_era() {
 fn a_long_search_ends_with_the_store() {
     let (_folder, store, share) = store();
     let mut changes = Vec::new();
-    for n in 0..20 {
-        let (content, blocks) = long_of(250 * n..250 * (n + 1));
+    for n in 0..20u8 {
+        let (content, blocks) = long_of(250 * u16::from(n)..250 * (u16::from(n) + 1));
         put(&store, share, &blocks);
-        changes.push(change(64 + n as u8, &content));
+        changes.push(change(64 + n, &content));
     }
     let before = blocks_read(&store);
     let commit = {
