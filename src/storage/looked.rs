@@ -4,7 +4,7 @@
 //! list of 16,384 nodes would stop every share for as long as its reading takes. What they found holds when the turn of
 //! the commit comes, because of the *era*: each block they saw was taken out of what is being deleted before they looked, the
 //! storage thread says that a new era has begun whenever it begins to delete others, and a commit that was looked at in an
-//! earlier era than the one in which its turn comes is looked at again.
+//! earlier era than the one in which its turn comes is looked at again; the second time no era begins [meanwhile](super::hold).
 
 use super::inbox::Prepared;
 use super::{CommitRequest, ShareId};

@@ -105,7 +105,7 @@ fn look_and_mend(upkeep: &Upkeep, bent: &BTreeSet<u32>, brake: &Brake) -> Result
     // Damaged before, and no version lacks them: they came back, or nobody needs them.
     for batch in wanted.chunks(DROP_BLOCKS) {
         let batch = batch.to_vec();
-        upkeep.on_writer(move |writer| drop_unneeded(writer, &batch))?;
+        upkeep.begin_era(brake, move |writer| drop_unneeded(writer, &batch))?;
     }
     forget_absent(shared);
     let lost = note_lost(upkeep)?;

@@ -37,6 +37,7 @@ mod gc;
 mod gc_tests;
 mod gone;
 pub mod history;
+mod hold;
 mod home;
 mod inbox;
 mod inspect;
@@ -298,7 +299,7 @@ pub trait Journal: Send + Sync {
     /// A dropped call may or may not have committed.
     fn commit(&self, request: CommitRequest) -> BoxFuture<'_, Result<Committed>>;
 
-    /// The nodes that changed after `after`, at most `nodes_max` (at least one). Tombstones only `with_tombstones`: a
+    /// The nodes that changed after `after`, at most `nodes_max` (at least one); fewer where they are long. Tombstones only `with_tombstones`: a
     /// client that starts from nothing has no use for them.
     fn read_since(
         &self,

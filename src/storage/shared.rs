@@ -4,6 +4,7 @@ use super::collected::Collected;
 use super::error::StorageError;
 use super::follow::Follow;
 use super::gc::Due;
+use super::hold::Holds;
 use super::lease::Leases;
 use super::looked::Known;
 use super::pack_file::{Location, Place};
@@ -139,6 +140,8 @@ pub struct Shared {
     pub news: Notify,
     /// What sessions rely on, and what is being deleted. Locked for an instant, or while a batch leaves the index.
     pub leases: Mutex<Leases>,
+    /// Commits that hold off the next era.
+    pub holds: Arc<Holds>,
     /// Contents that were found complete.
     pub known: Mutex<Known>,
     /// Held while blocks move from `recent` into the index, so that two who do it never undo each other's work.

@@ -29,6 +29,7 @@ pub use past::{CommitInfo, Replaced, ShareIndex};
 use super::error::StorageError;
 use super::pack_file::{Location, Place};
 use super::reach::Tag;
+use super::timeline::PAGE_BYTES_MAX;
 use super::{Page, Position, Result, ShareId};
 use crate::model::{BlockHash, ChainHash, JournalId, Name, Node, NodeId, Seq, StoreId, codec};
 use serde::{Deserialize, Serialize};
@@ -349,8 +350,13 @@ impl Index {
 
     /// A node at its latest version.
     pub fn node(&self, share: ShareId, id: NodeId) -> Result<Option<Node>> {
+        Ok(self.sized_node(share, id)?.map(|(node, _)| node))
+    }
+
+    /// The same, with its bytes in here.
+    fn sized_node(&self, share: ShareId, id: NodeId) -> Result<Option<(Node, usize)>> {
         match guarded(|| self.nodes.get(key(share, &[id.as_bytes()])))? {
-            Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
+            Some(bytes) => Ok(Some((codec::decode(&bytes)?, bytes.len()))),
             None => Ok(None),
         }
     }
@@ -433,7 +439,7 @@ impl Index {
         })
     }
 
-    /// One page of nodes after `after` (`Journal::read_since`); `head` is filled in by the caller, who also keeps commits
+    /// One page of nodes after `after` (`Journal::read_since`), which ends after so many bytes too; `head` is filled in by the caller, who also keeps commits
     /// out meanwhile.
     pub fn page(
         &self,
@@ -453,21 +459,22 @@ impl Index {
         if from >= to {
             return Ok(page);
         }
-        let mut last = after;
+        let (mut last, mut bytes) = (after, 0);
         let mut entries = self.versions.range(from..to);
         while let Some(entry) = guarded(|| entries.next().transpose())? {
             if entry.1.first() == Some(&0) && !with_tombstones {
                 continue;
             }
-            if page.nodes.len() >= nodes_max.max(1) {
+            if page.nodes.len() >= nodes_max.max(1) || bytes >= PAGE_BYTES_MAX {
                 page.next = last;
                 page.complete = false;
                 break;
             }
             let id = entry.0.get(24..).unwrap_or_default();
             let id = guarded(|| node_id(id))?;
-            let node = self.node(share, id)?;
-            let node = guarded(|| broken(node))?;
+            let node = self.sized_node(share, id)?;
+            let (node, node_bytes) = guarded(|| broken(node))?;
+            bytes += node_bytes;
             last = Position { seq: node.version, node: Some(id) };
             page.nodes.push(node);
         }

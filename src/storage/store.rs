@@ -169,6 +169,7 @@ impl Store {
             bent: mend::bent(&problems, &on_disk, &index)?.into(),
             news: Notify::new(),
             leases: Mutex::default(),
+            holds: Arc::default(),
             known: Mutex::default(),
             settling: Mutex::default(),
             closing: AtomicBool::new(false),

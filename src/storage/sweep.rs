@@ -212,7 +212,7 @@ impl Sweep<'_> {
         now_ms: u64,
     ) -> Result<()> {
         let goes = plan.goes.clone();
-        self.upkeep.on_writer(move |writer| {
+        self.upkeep.begin_era(self.brake, move |writer| {
             writer.shared.leases().doom(goes);
             Ok(())
         })?;

@@ -18,7 +18,7 @@ use crate::model::{Name, Node, NodeId, NodeState, Seq};
 
 /// Bytes of a page, as they are counted here: not fewer than they are in memory and on the wire. A page has one entry at
 /// least, of at most some 560 KiB (two paths of 1,024 long names, two targets), so that it is always well below a frame.
-const PAGE_BYTES_MAX: usize = 512 * 1024;
+pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// A place that remembers a share.
 pub trait Timeline {

@@ -87,6 +87,16 @@ impl Upkeep {
         answer.blocking_recv().map_err(|_| gone())?
     }
 
+    /// The same for what begins a new era: commits that were sent back once are let through first.
+    pub fn begin_era<T: Send + 'static>(
+        &self,
+        brake: &Brake,
+        job: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _begins = self.shared.holds.begin(&mut || self.pace(brake, Instant::now()).map(drop))?;
+        self.on_writer(job)
+    }
+
     /// Where a block lies; `None` when it is not held.
     pub fn locate(&self, hash: &BlockHash) -> Result<Option<Location>> {
         locate(&self.shared, &self.index, hash)

@@ -57,6 +57,37 @@ fn shown(index: &Index) -> Shown {
 }
 
 #[test]
+fn a_page_of_long_nodes_ends_after_so_many_bytes_and_the_pages_are_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
+    let link = |n: u128| {
+        let kind = Kind::Symlink { target: vec![b't'; 4000], mtime_ns: 0 };
+        let name = Name::new(n.to_string().as_bytes()).unwrap();
+        let state = Some(NodeState { parent: NodeId::ROOT, name, kind });
+        Node { id: NodeId::from_bytes(n.to_be_bytes()), version: Seq(1), state }
+    };
+    let nodes: Vec<Node> = (1..500).map(link).collect();
+    apply(&index, 1, &nodes);
+    let head = super::super::Head {
+        journal: JournalId::from_bytes([0; 16]),
+        seq: Seq(1),
+        chain: ChainHash::default(),
+    };
+    let (mut after, mut all) = (Position::default(), Vec::new());
+    loop {
+        let page = index.page(SHARE, after, 2048, true, head).unwrap();
+        let bytes: usize = page.nodes.iter().map(|node| codec::encode(node).unwrap().len()).sum();
+        assert!(!page.nodes.is_empty() && bytes <= 520 * 1024, "{bytes}");
+        all.extend(page.nodes);
+        after = page.next;
+        if page.complete {
+            break;
+        }
+    }
+    assert_eq!(all, nodes);
+}
+
+#[test]
 fn replaying_any_tail_over_the_whole_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();

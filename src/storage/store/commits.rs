@@ -21,6 +21,7 @@ impl Store {
     pub(super) async fn commit_looked(&self, mut request: CommitRequest) -> Result<Committed> {
         let inline = Prepared::all(std::mem::take(&mut request.inline))?;
         let mut asked = Asked { request, inline };
+        let mut _hold = None;
         loop {
             let looked = self.look_for(&asked).await?;
             // Not before: searching takes time, and others wait for room.
@@ -28,7 +29,12 @@ impl Store {
             let (reply, answer) = oneshot::channel();
             match self.ask(Work::Commit(Box::new(asked), looked, reply, permit), answer).await? {
                 Answer::Committed(committed) => return Ok(committed),
-                Answer::LookAgain(again) => asked = *again,
+                Answer::LookAgain(again) => {
+                    asked = *again;
+                    // Once more, and not for ever. Whoever held already has done so for long.
+                    _hold = None;
+                    _hold = Some(self.shared.holds.hold().await);
+                }
             }
         }
     }

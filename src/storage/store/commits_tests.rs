@@ -10,6 +10,7 @@ use crate::storage::content::Held;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
@@ -17,9 +18,13 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 /// A content of `nodes` distinct nodes below its root, and its blocks. The last of them is of level 0.
 fn long(nodes: u16) -> (FileContent, Vec<Block>) {
+    long_of(0..nodes)
+}
+
+fn long_of(nodes: std::ops::Range<u16>) -> (FileContent, Vec<Block>) {
     let pair = [b'A', b'B'].map(|byte| Block::new(vec![byte; V1.min_bytes()].into()));
     let mut blocks = Vec::new();
-    let below = (0..nodes).map(|n| {
+    let below = nodes.clone().map(|n| {
         let bits = (0..16)
             .map(|bit| Entry { hash: pair[usize::from(n >> bit & 1)].hash(), len: limits::CHUNK_BYTES_MIN });
         let node = ManifestNode::new(1, 1, bits.collect()).unwrap();
@@ -31,7 +36,7 @@ fn long(nodes: u16) -> (FileContent, Vec<Block>) {
     blocks.insert(0, root);
     blocks.extend(pair);
     let root = Root { params: 1, level: 2, hash: root_hash };
-    (FileContent { size: 16 * limits::CHUNK_BYTES_MIN * u64::from(nodes), root }, blocks)
+    (FileContent { size: 16 * limits::CHUNK_BYTES_MIN * nodes.len() as u64, root }, blocks)
 }
 
 fn change(n: u8, content: &FileContent) -> Change {
@@ -62,6 +67,15 @@ fn blocks_read(store: &Store) -> u64 {
     store.shared.packs.blocks_read.load(Ordering::Relaxed)
 }
 
+/// Begins an era, as collecting garbage does.
+fn begin_era(store: &Store) {
+    let doom = |writer: &mut Writer| {
+        writer.shared.leases().doom([]);
+        Ok(())
+    };
+    store.upkeep(|upkeep| upkeep.begin_era(&Brake::default(), doom)).unwrap();
+}
+
 #[test]
 fn a_content_that_many_changes_name_and_that_lacks_a_block_is_read_once() {
     let (_folder, store, share) = store();
@@ -87,14 +101,7 @@ fn one_that_is_complete_is_read_once_for_all_commits_until_blocks_are_deleted() 
     assert_eq!(blocks_read(&store) - before, 201);
     assert!(run(store.commit(request(share, vec![change(65, &content)]))).unwrap().refused.is_empty());
     assert_eq!(blocks_read(&store) - before, 201);
-    store
-        .upkeep(|upkeep| {
-            upkeep.on_writer(|writer| {
-                writer.shared.leases().doom([]);
-                Ok(())
-            })
-        })
-        .unwrap();
+    begin_era(&store);
     assert!(run(store.commit(request(share, vec![change(66, &content)]))).unwrap().refused.is_empty());
     assert_eq!(blocks_read(&store) - before, 402);
 }
@@ -164,6 +171,62 @@ fn lists_that_come_with_the_commit_are_held_and_are_known_only_once_they_are() {
     let mut with = request(share, vec![change(66, &content)]);
     with.inline = vec![Sealer::new(1).seal(&blocks[0])];
     assert!(run(store.commit(with)).unwrap().refused.is_empty());
+}
+
+#[test]
+fn a_commit_gets_through_although_era_follows_upon_era() {
+    let (_folder, store, share) = store();
+    let (content, blocks) = long(250);
+    put(&store, share, &blocks);
+    let (over, began) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let eras = {
+        let (store, over, began) = (store.clone(), over.clone(), began.clone());
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                begin_era(&store);
+                began.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    while began.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let done = runtime.block_on(async {
+        tokio::time::timeout(
+            Duration::from_secs(20),
+            store.commit(request(share, vec![change(64, &content)])),
+        )
+        .await
+    });
+    over.store(true, Ordering::Relaxed);
+    eras.join().unwrap();
+    assert!(done.expect("it gets through").unwrap().refused.is_empty());
+    assert!(began.load(Ordering::Relaxed) > 1);
+}
+
+#[test]
+fn a_long_search_ends_with_the_store() {
+    let (_folder, store, share) = store();
+    let mut changes = Vec::new();
+    for n in 0..20u8 {
+        let (content, blocks) = long_of(250 * u16::from(n)..250 * (u16::from(n) + 1));
+        put(&store, share, &blocks);
+        changes.push(change(64 + n, &content));
+    }
+    let before = blocks_read(&store);
+    let commit = {
+        let (store, asked) = (store.clone(), request(share, changes));
+        std::thread::spawn(move || run(store.commit(asked)))
+    };
+    while blocks_read(&store) - before < 64 {
+        std::thread::yield_now();
+    }
+    store.close().unwrap();
+    let read = blocks_read(&store) - before;
+    assert!(matches!(commit.join().unwrap(), Err(StorageError::Closed)));
+    assert_eq!(blocks_read(&store) - before, read, "nothing is read any more");
+    assert!(read < 2000, "{read}");
 }
 
 /// Everything is held; counts what is asked for.
