@@ -9,7 +9,7 @@ use super::{Fault, broadcast};
 use crate::block::pack;
 use crate::model::Change;
 use crate::storage::{CommitRequest, Committed};
-use crate::wire::{Message, reply};
+use crate::wire::{Message, WireError, reply};
 use bytes::Bytes;
 
 /// Commits and gives the answer.
@@ -20,7 +20,7 @@ pub async fn commit(
     payload: Bytes,
 ) -> Result<Message, Fault> {
     let server = &session.server;
-    let sealed = pack::decode(payload).map_err(crate::wire::WireError::from)?;
+    let sealed = pack::decode(payload).map_err(WireError::from)?;
     let Verified { blocks: inline, unopened, held: _held } = verify(session, sealed).await?;
     if let Some(bitmap) = unopened {
         return Ok(Message::Unopened { bitmap });
@@ -32,6 +32,10 @@ pub async fn commit(
         }
         account.may_change(&changes)?;
     }
+    let _turn = match changes.iter().any(names_list) {
+        true => Some(session.seat.desk.searching.acquire().await.map_err(|_| WireError::Ended)?),
+        false => None,
+    };
     let request = CommitRequest {
         share: session.share,
         device: session.device.clone(),
@@ -45,6 +49,11 @@ pub async fn commit(
         account.changed(&changes, &committed.refused).await;
     }
     Ok(answer(&changes, committed))
+}
+
+/// True for a change whose blocks have to be looked for along a chunk list.
+fn names_list(change: &Change) -> bool {
+    change.state.as_ref().and_then(|state| state.kind.content()).is_some_and(|content| content.root.level > 0)
 }
 
 /// The nodes cross the wire only when storage made something else of the changes than what was sent.

@@ -23,6 +23,8 @@ const READING_BYTES_MAX: usize = 32 * FRAME_BYTES_MAX;
 const OPENING_MAX: usize = 2;
 /// `Have` of a device that are looked up at one time: what they lease meanwhile may be made up.
 const LOOKING_MAX: usize = 4;
+/// Commits of a device whose long files are looked at at one time: a look at a long one remembers much, and few may.
+const SEARCHING_MAX: usize = 1;
 /// Questions of a device about the past that are answered at one time: each keeps one of storage's few readers busy.
 const ASKING_MAX: usize = 2;
 /// Requests of a device that hold blocks which they read, or a page of nodes.
@@ -47,6 +49,8 @@ pub struct Desk {
     pub asking: Semaphore,
     /// `Have` that are being looked up.
     pub looking: Semaphore,
+    /// Commits that name files with a chunk list.
+    pub searching: Semaphore,
     /// Requests whose blocks are opened. The others of a device wait here, and not in front of those of other devices.
     pub opening: Semaphore,
     /// Held while a device with a quota stores something, so that what it may still bring is known.
@@ -79,6 +83,7 @@ impl Desks {
                 pages: Semaphore::new(PAGES_MAX),
                 asking: Semaphore::new(ASKING_MAX),
                 looking: Semaphore::new(LOOKING_MAX),
+                searching: Semaphore::new(SEARCHING_MAX),
                 opening: Semaphore::new(OPENING_MAX),
                 bringing: Turns::default(),
             })

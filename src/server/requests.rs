@@ -67,12 +67,17 @@ async fn read_page(
 ) -> Result<Page, Fault> {
     let (server, share) = (&session.server, session.share);
     let fault = |error| server.storage_fault(error);
-    if tombstones_after > Seq::ZERO {
-        let page = server.journal.read_since(share, after, nodes_max, false).await.map_err(fault)?;
-        if page.head.seq <= tombstones_after {
+    let mut at = (tombstones_after > Seq::ZERO).then_some(after);
+    while let Some(from) = at {
+        let page = server.journal.read_since(share, from, nodes_max, false).await.map_err(fault)?;
+        if page.head.seq > tombstones_after {
+            // Commits came meanwhile and may have deleted what an earlier page listed.
+            break;
+        }
+        if !page.nodes.is_empty() || page.complete {
             return Ok(page);
         }
-        // Commits came meanwhile and may have deleted what an earlier page listed.
+        at = Some(page.next);
     }
     let mut after = after;
     loop {

@@ -2,7 +2,8 @@
 //!
 //! A change that names bytes nobody can read would be a file that nobody can open, so the store looks before it
 //! acknowledges. The cost follows the change: a new version of a file is compared with the version before, whose blocks
-//! are known to be held, and only what is new is looked for. A file without a version before is walked, each node once;
+//! are known to be held, and only what is new is looked for. A file without a version before is walked, each node once, and
+//! so is one that has little in common with it;
 //! and a content that many changes of a commit name is looked for once, whatever comes of it.
 
 use super::{Result, StorageError};
@@ -60,14 +61,23 @@ pub fn decide<N: Nodes<Error = StorageError>>(
 const STEP_LOOKS: usize = 1024;
 /// To read a node costs as much as to look for so many chunks.
 const NODE_LOOKS: usize = 16;
+/// Lists that a comparison with the version before may read, bytes. A version that differs in more, in about 850 places far
+/// from each other, is looked at as a whole: that takes longer, and remembers little.
+const COMPARED_BYTES_MAX: usize = 4 << 20;
+/// What a comparison holds of each byte that it has read: all entries of a level, by what they are called too.
+const COMPARED_FACTOR: usize = 8;
+/// What looking at the whole remembers of each node.
+const WALKED_BYTES: usize = 96;
 
 /// Looks for the blocks of one content, in steps.
 #[derive(Debug)]
 pub struct Search {
     content: FileContent,
     way: Way,
-    /// Nodes that were read.
-    nodes: usize,
+    /// Bytes of lists that were compared.
+    compared: usize,
+    /// Nodes that were walked.
+    walked: usize,
 }
 
 #[derive(Debug)]
@@ -107,12 +117,15 @@ impl Search {
             _ => None,
         };
         let way = differ.map_or_else(|| walk(new), |differ| Way::Differ(Box::new(differ)));
-        Self { content: new.clone(), way, nodes: 0 }
+        Self { content: new.clone(), way, compared: 0, walked: 0 }
     }
 
-    /// Nodes that were read so far.
-    pub const fn nodes(&self) -> usize {
-        self.nodes
+    /// About what this remembers, bytes.
+    pub const fn bytes(&self) -> usize {
+        match self.way {
+            Way::Differ(_) | Way::Chunks(_) => self.compared * COMPARED_FACTOR,
+            Way::Walker(_) | Way::Over(_) => self.walked * WALKED_BYTES,
+        }
     }
 
     /// Looks at some more; whether all are held, once that is known.
@@ -147,10 +160,13 @@ impl Search {
     fn look(&mut self, held: &impl Held, looks: &mut usize) -> std::result::Result<(), Stop> {
         match &mut self.way {
             Way::Differ(differ) => match differ.next()? {
+                DiffStep::NeedNodes(_) if self.compared >= COMPARED_BYTES_MAX => {
+                    self.way = walk(&self.content)
+                }
                 DiffStep::NeedNodes(need) => {
-                    self.nodes += need.len();
                     *looks += need.len() * NODE_LOOKS;
                     for (hash, bytes) in read(held, need)? {
+                        self.compared += bytes.len();
                         differ.feed(hash, &bytes)?;
                     }
                 }
@@ -167,7 +183,7 @@ impl Search {
             }
             Way::Walker(walker) => match walker.next()? {
                 Step::NeedNodes(need) => {
-                    self.nodes += need.len();
+                    self.walked += need.len();
                     *looks += need.len() * NODE_LOOKS;
                     for (hash, bytes) in read(held, need)? {
                         walker.feed(hash, &bytes)?;

@@ -3,19 +3,18 @@
 
 mod blocks;
 mod disk;
+mod past;
 
 use super::content::{Held, Search, decide};
 use super::history::{self, History};
 use super::journal::CommitRecord;
 use super::pack_file::Place;
 use super::sled::{CommitInfo, Replaced};
-use super::timeline::{self, Timeline};
 use super::{
     BlockStore, BoxFuture, CommitEvent, CommitRequest, Committed, EVENTS_MAX, Head, Journal, NO_HEAD, Page,
     Position, PutReport, Result, ShareId, StorageError, check_share_name,
 };
 use crate::block::{Block, SealedBlock, VerifiedBlock, seal};
-use crate::model::past::{Found, Look, Moment, Seen, Versions};
 use crate::model::{BlockHash, ChainHash, Change, IdSource, JournalId, Name, Node, NodeId, Refusal, Seq};
 use crate::tree::Nodes;
 use bytes::Bytes;
@@ -54,7 +53,7 @@ pub(super) struct Share {
     /// What is known of every commit, from before the first.
     commits: Vec<CommitInfo>,
     past: BTreeMap<(NodeId, Seq), Replaced>,
-    left: BTreeSet<(NodeId, Name, NodeId)>,
+    left: BTreeSet<(NodeId, Name, Seq, NodeId)>,
     nodes: BTreeMap<NodeId, Node>,
     places: BTreeMap<(NodeId, Name), NodeId>,
     versions: BTreeSet<(Seq, NodeId)>,
@@ -254,7 +253,9 @@ impl Share {
                 self.versions.remove(&(old.version, old.id));
                 if let Some(state) = &old.state {
                     self.places.remove(&(state.parent, state.name.clone()));
-                    self.left.insert((state.parent, state.name.clone(), old.id));
+                    if !node.state.as_ref().is_some_and(|new| new.same_place(state)) {
+                        self.left.insert((state.parent, state.name.clone(), seq, old.id));
+                    }
                 }
                 self.past.insert((old.id, old.version), Replaced { node: old.clone(), by: seq });
             }
@@ -407,92 +408,5 @@ impl Journal for MemoryStore {
 
     fn watch(&self) -> broadcast::Receiver<Arc<CommitEvent>> {
         self.state().events.subscribe()
-    }
-}
-
-impl Share {
-    fn floor(&self, now_ms: u64, keep_ms: u64) -> Result<Seq> {
-        history::floor_by(self.head.seq, now_ms, keep_ms, |seq| self.commit(seq))
-    }
-}
-
-impl Timeline for Share {
-    fn node(&self, id: NodeId) -> Result<Option<Node>> {
-        Ok(self.nodes.get(&id).cloned())
-    }
-
-    fn replaced(&self, id: NodeId, at: Seq) -> Result<Option<Replaced>> {
-        Ok(self.past.range((id, Seq::ZERO)..=(id, at)).next_back().map(|(_, replaced)| replaced.clone()))
-    }
-
-    fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>> {
-        Nodes::child(self, parent, name)
-    }
-
-    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
-        let all = self.left.iter().filter(|(folder, named, _)| *folder == parent && named == name);
-        Ok(all.map(|(.., id)| *id).filter(|id| Some(*id) > after).take(max).collect())
-    }
-
-    fn children_after(
-        &self,
-        parent: NodeId,
-        after: Option<&Name>,
-        max: usize,
-    ) -> Result<Vec<(Name, NodeId)>> {
-        let all = self.places.iter().filter(|((folder, name), _)| *folder == parent && Some(name) > after);
-        Ok(all.map(|((_, name), id)| (name.clone(), *id)).take(max).collect())
-    }
-
-    fn left_after(
-        &self,
-        parent: NodeId,
-        after: Option<(&Name, NodeId)>,
-        max: usize,
-    ) -> Result<Vec<(Name, NodeId)>> {
-        let all =
-            self.left.iter().filter(|(folder, name, id)| *folder == parent && Some((name, *id)) > after);
-        Ok(all.map(|(_, name, id)| (name.clone(), *id)).take(max).collect())
-    }
-
-    fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>> {
-        let past = self.past.keys().map(|(id, seq)| (*seq, *id));
-        let mut all: Vec<_> = past.chain(self.versions.iter().copied()).filter(|at| *at < before).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        all.truncate(max);
-        Ok(all)
-    }
-
-    fn commit(&self, seq: Seq) -> Result<Option<CommitInfo>> {
-        Ok(usize::try_from(seq.0).ok().and_then(|seq| self.commits.get(seq)).cloned())
-    }
-}
-
-impl History for MemoryStore {
-    fn moment(&self, share: ShareId, at: Moment) -> BoxFuture<'_, Result<Found>> {
-        Box::pin(
-            self.ask(share, |share, now_ms, keep_ms| {
-                history::find(share, share.head.seq, now_ms, keep_ms, at)
-            }),
-        )
-    }
-
-    fn versions(
-        &self,
-        share: ShareId,
-        path: Vec<Name>,
-        before: Option<(Seq, NodeId)>,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Versions>> {
-        Box::pin(self.ask(share, |share, now_ms, keep_ms| {
-            timeline::versions(share, share.floor(now_ms, keep_ms)?, &path, before, max)
-        }))
-    }
-
-    fn look(&self, share: ShareId, at: Seq, look: Look, max: usize) -> BoxFuture<'_, Result<Seen>> {
-        Box::pin(self.ask(share, |share, now_ms, keep_ms| {
-            let at = at.min(share.head.seq);
-            timeline::look(share, share.floor(now_ms, keep_ms)?, at, &look, max)
-        }))
     }
 }

@@ -299,8 +299,8 @@ pub trait Journal: Send + Sync {
     /// A dropped call may or may not have committed.
     fn commit(&self, request: CommitRequest) -> BoxFuture<'_, Result<Committed>>;
 
-    /// The nodes that changed after `after`, at most `nodes_max` (at least one); fewer where they are long. Tombstones only `with_tombstones`: a
-    /// client that starts from nothing has no use for them.
+    /// The nodes that changed after `after`, at most `nodes_max` (at least one); fewer where they are long. Tombstones only
+    /// `with_tombstones`: a client that starts from nothing has no use for them. A page may be empty although more follows.
     fn read_since(
         &self,
         share: ShareId,

@@ -13,7 +13,7 @@
 //! | commits | share, seq u64 BE | chain (32), byte of the record in the journal u64 LE, time u64 LE, latest time so far u64 LE, device |
 //! | past | share, node id, version u64 BE | the version that replaced it u64 LE, codec-encoded state or none |
 //! | log | share, version u64 BE, node id | nothing; replaced versions only |
-//! | places | share, parent id, name, 0, node id | nothing; places that a node has left |
+//! | places | share, parent id, name, 0, version u64 BE, node id | nothing; places that a node has left, and by which version |
 //! | meta | "format", "checkpoint", "tags" | [`FORMAT`] u32 LE; codec-encoded `Checkpoint`; nothing, there when every block has its tags |
 //!
 //! The latest version of a node is in `nodes` and `versions` only: history costs nothing before a node changes. It is in
@@ -47,13 +47,15 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// How often, and after what pause, sled's files are tried again while a process that ends still holds them.
 const FREE_ATTEMPTS: u32 = 200;
 const FREE_PAUSE: Duration = Duration::from_millis(10);
+/// Tombstones that a page leaves out, at most: some 10 ms.
+const LEFT_OUT_MAX: usize = 16 * 1024;
 /// Ten years: the flusher exists so that dropping a handle does not flush, not to do anything.
 const NEVER_MS: usize = 10 * 365 * 86_400_000;
 /// An index up to this size is read as a whole when it is opened, bytes on disk: about 300,000 blocks, some 0.3 s.
 const READ_ALL_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Of the trees and their values; an index of another format is built anew.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Boxed: sled's handles are tens of kilobytes each, too much to move about on a thread's stack.
 type Tree = Box<::sled::Tree<LEAF_FANOUT>>;
@@ -439,8 +441,8 @@ impl Index {
         })
     }
 
-    /// One page of nodes after `after` (`Journal::read_since`), which ends after so many bytes too; `head` is filled in by the caller, who also keeps commits
-    /// out meanwhile.
+    /// One page of nodes after `after` (`Journal::read_since`), which ends after so many bytes too, or tombstones left out;
+    /// `head` is filled in by the caller, who also keeps commits out meanwhile.
     pub fn page(
         &self,
         share: ShareId,
@@ -459,19 +461,20 @@ impl Index {
         if from >= to {
             return Ok(page);
         }
-        let (mut last, mut bytes) = (after, 0);
+        let (mut last, mut bytes, mut left_out) = (after, 0, 0);
         let mut entries = self.versions.range(from..to);
         while let Some(entry) = guarded(|| entries.next().transpose())? {
-            if entry.1.first() == Some(&0) && !with_tombstones {
-                continue;
-            }
-            if page.nodes.len() >= nodes_max.max(1) || bytes >= PAGE_BYTES_MAX {
+            if page.nodes.len() >= nodes_max.max(1) || bytes >= PAGE_BYTES_MAX || left_out >= LEFT_OUT_MAX {
                 page.next = last;
                 page.complete = false;
                 break;
             }
-            let id = entry.0.get(24..).unwrap_or_default();
-            let id = guarded(|| node_id(id))?;
+            let (seq, id) = guarded(|| past::version_key(&entry.0))?;
+            if entry.1.first() == Some(&0) && !with_tombstones {
+                last = Position { seq, node: Some(id) };
+                left_out += 1;
+                continue;
+            }
             let node = self.sized_node(share, id)?;
             let (node, node_bytes) = guarded(|| broken(node))?;
             bytes += node_bytes;

@@ -1,8 +1,7 @@
 //! Questions about the past of a share, answered over any place that remembers it.
 //!
 //! What a page holds is bounded in bytes while it is made, and so is the work for it: a page may be empty although more
-//! follows. Only a look along a path goes through everything that has ever left a place of it; it is for whoever keeps the
-//! place to let others in between.
+//! follows.
 
 mod holders;
 mod log;
@@ -28,18 +27,21 @@ pub trait Timeline {
     fn replaced(&self, id: NodeId, at: Seq) -> Result<Option<Replaced>>;
     /// The live node of that name in that folder.
     fn child(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>>;
-    /// At most `max` nodes that have left that place, by id, after one.
-    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>>;
+    /// The node that was the first to leave that place after commit `at`.
+    fn left_next(&self, parent: NodeId, name: &Name, at: Seq) -> Result<Option<NodeId>>;
+    /// The last `max` times that a node has left that place, latest first, and by which version.
+    fn left_last(&self, parent: NodeId, name: &Name, max: usize) -> Result<Vec<(NodeId, Seq)>>;
     /// At most `max` live nodes of a folder by name, after a name.
     fn children_after(&self, parent: NodeId, after: Option<&Name>, max: usize)
     -> Result<Vec<(Name, NodeId)>>;
-    /// At most `max` places of a folder that nodes have left, by name and node, after one.
+    /// At most `max` names that nodes have left in a folder, after a name; each with the first to leave it after commit `at`.
     fn left_after(
         &self,
         parent: NodeId,
-        after: Option<(&Name, NodeId)>,
+        after: Option<&Name>,
+        at: Seq,
         max: usize,
-    ) -> Result<Vec<(Name, NodeId)>>;
+    ) -> Result<Vec<(Name, Option<NodeId>)>>;
     /// At most `max` versions of all nodes before one, latest first.
     fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>>;
     /// What is known of a commit.

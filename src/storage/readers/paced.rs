@@ -65,8 +65,12 @@ impl Timeline for Paced<'_> {
         self.look(1).child(parent, name)
     }
 
-    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
-        self.look(max).left(parent, name, after, max)
+    fn left_next(&self, parent: NodeId, name: &Name, at: Seq) -> Result<Option<NodeId>> {
+        self.look(1).left_next(parent, name, at)
+    }
+
+    fn left_last(&self, parent: NodeId, name: &Name, max: usize) -> Result<Vec<(NodeId, Seq)>> {
+        self.look(max).left_last(parent, name, max)
     }
 
     fn children_after(
@@ -81,10 +85,11 @@ impl Timeline for Paced<'_> {
     fn left_after(
         &self,
         parent: NodeId,
-        after: Option<(&Name, NodeId)>,
+        after: Option<&Name>,
+        at: Seq,
         max: usize,
-    ) -> Result<Vec<(Name, NodeId)>> {
-        self.look(max).left_after(parent, after, max)
+    ) -> Result<Vec<(Name, Option<NodeId>)>> {
+        self.look(2 * max).left_after(parent, after, at, max)
     }
 
     fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>> {

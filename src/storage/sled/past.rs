@@ -43,7 +43,7 @@ fn commit_info(bytes: &[u8]) -> Option<CommitInfo> {
 }
 
 /// Version and node of a key of `versions` or `log`.
-fn version_key(key: &[u8]) -> io::Result<(Seq, NodeId)> {
+pub(super) fn version_key(key: &[u8]) -> io::Result<(Seq, NodeId)> {
     let (seq, node) = broken(key.get(16..).and_then(|rest| rest.split_first_chunk()))?;
     Ok((Seq(u64::from_be_bytes(*seq)), node_id(node)?))
 }
@@ -61,11 +61,16 @@ fn name(bytes: Option<&[u8]>) -> io::Result<Name> {
     broken(bytes.and_then(|bytes| Name::new(bytes).ok()))
 }
 
-/// Name and node of a key of `places`.
-fn left_place(key: &[u8]) -> io::Result<(Name, NodeId)> {
-    let rest = key.get(32..).and_then(|rest| rest.split_last_chunk::<16>());
-    let (named, node) = broken(rest)?;
-    Ok((name(named.strip_suffix(&[0]))?, NodeId::from_bytes(*node)))
+/// A key of `places`: name, version by which the node left, node.
+fn left_place(key: &[u8]) -> io::Result<(Name, Seq, NodeId)> {
+    let (rest, node) = broken(key.get(32..).and_then(|rest| rest.split_last_chunk::<16>()))?;
+    let (named, by) = broken(rest.split_last_chunk::<8>())?;
+    Ok((name(named.strip_suffix(&[0]))?, Seq(u64::from_be_bytes(*by)), NodeId::from_bytes(*node)))
+}
+
+/// Where in `places` that begins which nodes have left after commit `at`.
+fn left_after_commit(share: ShareId, parent: NodeId, name: &Name, at: Seq) -> Vec<u8> {
+    key(share, &[parent.as_bytes(), name.as_bytes(), &[0], &at.0.saturating_add(1).to_be_bytes()])
 }
 
 type Entry = io::Result<(InlineArray, InlineArray)>;
@@ -95,8 +100,9 @@ impl Old {
         if let Some(state) = &before.state
             && !node.state.as_ref().is_some_and(|new| new.same_place(state))
         {
-            let parts: [&[u8]; 4] =
-                [state.parent.as_bytes(), state.name.as_bytes(), &[0], before.id.as_bytes()];
+            let by = node.version.0.to_be_bytes();
+            let parts: [&[u8]; 5] =
+                [state.parent.as_bytes(), state.name.as_bytes(), &[0], &by, before.id.as_bytes()];
             self.places.insert(key(share, &parts), vec![]);
         }
         Ok(())
@@ -164,44 +170,63 @@ impl Index {
         Ok(found)
     }
 
-    /// At most `max` nodes that have left that place, by id, after one; also those that came back.
-    pub fn left(
+    /// The node that was the first to leave that place after commit `at`: the one that stood there then, if one of those
+    /// that have left did.
+    pub fn left_next(&self, share: ShareId, parent: NodeId, name: &Name, at: Seq) -> Result<Option<NodeId>> {
+        let place = key(share, &[parent.as_bytes(), name.as_bytes(), &[0]]);
+        let entries = self.places.range(left_after_commit(share, parent, name, at)..);
+        match guarded(|| within(entries, &place, 1).next().transpose())? {
+            Some((key, _)) => Ok(Some(guarded(|| left_place(&key))?.2)),
+            None => Ok(None),
+        }
+    }
+
+    /// The last `max` times that a node has left that place, latest first, and by which version; also those that came back.
+    pub fn left_last(
         &self,
         share: ShareId,
         parent: NodeId,
         name: &Name,
-        after: Option<NodeId>,
         max: usize,
-    ) -> Result<Vec<NodeId>> {
+    ) -> Result<Vec<(NodeId, Seq)>> {
         let place = key(share, &[parent.as_bytes(), name.as_bytes(), &[0]]);
-        let mut first = place.clone();
-        if let Some(node) = after {
-            // The shortest key behind that one.
-            first.extend_from_slice(node.as_bytes());
-            first.push(0);
+        let end = left_after_commit(share, parent, name, Seq(u64::MAX));
+        let mut entries = self.places.range(place..=[end, vec![0xff; 16]].concat());
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some((key, _)) = guarded(|| entries.next_back().transpose())?
+        {
+            let (_, by, id) = guarded(|| left_place(&key))?;
+            found.push((id, by));
         }
-        let entries = self.places.range(first..);
-        within(entries, &place, max).map(|entry| guarded(|| Ok(left_place(&entry?.0)?.1))).collect()
+        Ok(found)
     }
 
-    /// At most `max` places in a folder that nodes have left, by name and node, after one.
+    /// At most `max` names that nodes have left in a folder, after a name; each with the node that was the first to leave
+    /// it after commit `at`.
     pub fn left_after(
         &self,
         share: ShareId,
         parent: NodeId,
-        after: Option<(&Name, NodeId)>,
+        after: Option<&Name>,
+        at: Seq,
         max: usize,
-    ) -> Result<Vec<(Name, NodeId)>> {
-        let first = match after {
-            // The shortest key behind that one.
-            Some((name, node)) => {
-                key(share, &[parent.as_bytes(), name.as_bytes(), &[0], node.as_bytes(), &[0]])
-            }
-            None => key(share, &[parent.as_bytes()]),
-        };
+    ) -> Result<Vec<(Name, Option<NodeId>)>> {
         let folder = key(share, &[parent.as_bytes()]);
-        let entries = self.places.range(first..);
-        within(entries, &folder, max).map(|entry| guarded(|| left_place(&entry?.0))).collect()
+        // Behind every key of that name.
+        let behind = |name: &Name| key(share, &[parent.as_bytes(), name.as_bytes(), &[1]]);
+        let mut first = after.map_or_else(|| folder.clone(), behind);
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some((key, _)) =
+                guarded(|| within(self.places.range(first..), &folder, 1).next().transpose())?
+        {
+            let (name, by, id) = guarded(|| left_place(&key))?;
+            let next = if by > at { Some(id) } else { self.left_next(share, parent, &name, at)? };
+            first = behind(&name);
+            found.push((name, next));
+        }
+        Ok(found)
     }
 
     /// At most `max` live nodes of a folder by name, after a name.
@@ -261,8 +286,12 @@ impl Timeline for ShareIndex<'_> {
         self.index.child(self.share, parent, name)
     }
 
-    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
-        self.index.left(self.share, parent, name, after, max)
+    fn left_next(&self, parent: NodeId, name: &Name, at: Seq) -> Result<Option<NodeId>> {
+        self.index.left_next(self.share, parent, name, at)
+    }
+
+    fn left_last(&self, parent: NodeId, name: &Name, max: usize) -> Result<Vec<(NodeId, Seq)>> {
+        self.index.left_last(self.share, parent, name, max)
     }
 
     fn children_after(
@@ -277,10 +306,11 @@ impl Timeline for ShareIndex<'_> {
     fn left_after(
         &self,
         parent: NodeId,
-        after: Option<(&Name, NodeId)>,
+        after: Option<&Name>,
+        at: Seq,
         max: usize,
-    ) -> Result<Vec<(Name, NodeId)>> {
-        self.index.left_after(self.share, parent, after, max)
+    ) -> Result<Vec<(Name, Option<NodeId>)>> {
+        self.index.left_after(self.share, parent, after, at, max)
     }
 
     fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>> {

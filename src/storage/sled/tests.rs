@@ -31,7 +31,7 @@ fn history() -> Vec<Vec<Node>> {
 }
 
 type Shown = (Vec<NodeId>, Vec<Node>, Vec<Option<NodeId>>, Past);
-type Past = (Vec<Replaced>, Vec<(Seq, NodeId)>, Vec<(Name, NodeId)>, Vec<Option<CommitInfo>>);
+type Past = (Vec<Replaced>, Vec<(Seq, NodeId)>, Vec<(Name, Option<NodeId>)>, Vec<Option<CommitInfo>>);
 
 fn shown(index: &Index) -> Shown {
     let head = super::super::Head {
@@ -50,7 +50,7 @@ fn shown(index: &Index) -> Shown {
     let past = (
         index.all_replaced(SHARE).map(Result::unwrap).collect(),
         index.log_before(SHARE, (Seq(9), NodeId::ROOT), 100).unwrap(),
-        index.left_after(SHARE, NodeId::ROOT, None, 100).unwrap(),
+        index.left_after(SHARE, NodeId::ROOT, None, Seq(1), 100).unwrap(),
         (1..5).map(|seq| index.commit(SHARE, Seq(seq)).unwrap()).collect(),
     );
     (children, page.nodes, ["a", "b", "c", "d"].map(name).to_vec(), past)
@@ -85,6 +85,33 @@ fn a_page_of_long_nodes_ends_after_so_many_bytes_and_the_pages_are_the_whole() {
         }
     }
     assert_eq!(all, nodes);
+}
+
+#[test]
+fn a_page_that_leaves_tombstones_out_ends_after_so_many_and_the_pages_are_what_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, _) = Index::open(folder.path(), Duration::from_secs(30)).unwrap();
+    let id = |n: usize| NodeId::from_bytes((n as u128).to_be_bytes());
+    let gone = |n: usize| Node { id: id(n), version: Seq(1), state: None };
+    let mut nodes: Vec<Node> = (0..2 * LEFT_OUT_MAX + 10).map(gone).collect();
+    nodes.push(Node { id: id(nodes.len()), ..node(1, 1, Some("a")) });
+    apply(&index, 1, &nodes);
+    let head = super::super::Head {
+        journal: JournalId::from_bytes([0; 16]),
+        seq: Seq(1),
+        chain: ChainHash::default(),
+    };
+    let (mut after, mut pages) = (Position::default(), Vec::new());
+    loop {
+        let page = index.page(SHARE, after, 100, false, head).unwrap();
+        after = page.next;
+        pages.push(page.nodes);
+        if page.complete {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec![], vec![], vec![nodes.pop().unwrap()]]);
+    assert_eq!(index.page(SHARE, Position::default(), 100, true, head).unwrap().nodes.len(), 100);
 }
 
 #[test]
@@ -151,9 +178,22 @@ fn every_replaced_version_is_found_by_node_by_time_and_by_the_place_it_left() {
         }
         assert_eq!(found, all, "{max}");
     }
-    let left =
-        |name: &str| index.left(SHARE, NodeId::ROOT, &Name::new(name.as_bytes()).unwrap(), None, 9).unwrap();
-    assert_eq!([left("a"), left("b"), left("c")], [vec![id(1), id(2)], vec![id(1), id(2), id(3)], vec![]]);
+    let name = |name: &str| Name::new(name.as_bytes()).unwrap();
+    let left = |of: &str, max| index.left_last(SHARE, NodeId::ROOT, &name(of), max).unwrap();
+    assert_eq!(left("a", 9), [(id(2), Seq(4)), (id(1), Seq(2))]);
+    assert_eq!(left("b", 9), [(id(3), Seq(4)), (id(1), Seq(3)), (id(2), Seq(2))]);
+    assert_eq!(left("b", 1), [(id(3), Seq(4))]);
+    assert_eq!(left("c", 9), []);
+    let next = |of: &str, at| index.left_next(SHARE, NodeId::ROOT, &name(of), Seq(at)).unwrap();
+    assert_eq!([0, 1, 2, 3, 4].map(|at| next("b", at)), [2, 2, 1, 3, 0].map(|n| (n > 0).then(|| id(n))));
+    assert_eq!(next("b", u64::MAX), None);
+    let names = |after: Option<&str>, at, max| {
+        index.left_after(SHARE, NodeId::ROOT, after.map(name).as_ref(), Seq(at), max).unwrap()
+    };
+    assert_eq!(names(None, 2, 9), [(name("a"), Some(id(2))), (name("b"), Some(id(1)))]);
+    assert_eq!(names(None, 4, 9), [(name("a"), None), (name("b"), None)]);
+    assert_eq!([names(None, 2, 1), names(Some("a"), 2, 9)].concat(), names(None, 2, 9));
+    assert_eq!(names(Some("b"), 2, 9), []);
     assert_eq!(index.last_commit(SHARE).unwrap(), Seq(4));
     assert_eq!(index.last_commit(ShareId::from_bytes([0; 16])).unwrap(), Seq(0));
 }

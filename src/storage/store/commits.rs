@@ -11,8 +11,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// A search that has read so many nodes waits until it is one of few, as it remembers all of them: a new file of 16 GB.
-const NODES_FREE: usize = 4096;
+/// A search that remembers more than this waits until it is one of few, bytes: a new file of 160 GB, a version that differs in
+/// a hundred places.
+const REMEMBERED_FREE: usize = 4 << 20;
 /// Searches beyond that, at one time.
 pub const LONG_SEARCHES_MAX: usize = 4;
 
@@ -71,7 +72,7 @@ impl Store {
                 if let Some(complete) = found {
                     break complete;
                 }
-                if again.nodes() > NODES_FREE && long.is_none() {
+                if again.bytes() > REMEMBERED_FREE && long.is_none() {
                     let permit = self.long_searches.acquire().await;
                     long = Some(permit.map_err(|_| StorageError::Closed)?);
                 }

@@ -1,14 +1,13 @@
 //! Who ever stood at a path.
 
-use super::{Timeline, stands_at};
+use super::Timeline;
 use crate::model::{Name, NodeId, Seq};
 use crate::storage::Result;
 use std::collections::BTreeMap;
 
-/// Nodes that ever stood at one path; of more, these are followed.
+/// Nodes that ever stood at one path; of more, those that left it last are followed.
 pub(super) const HOLDERS_MAX: usize = 1024;
-/// Look-ups to find them. Where that is not enough, a node may count for longer than it was there, and further down the path
-/// only what was there last is followed.
+/// Look-ups to find them. Where that is not enough, only what was there last is followed further down the path.
 const LOOKS_MAX: usize = 16_384;
 
 /// Nodes, and up to which version each counts: for ever, or until it left.
@@ -47,9 +46,10 @@ impl<L: Timeline> Search<'_, L> {
             } else {
                 HOLDERS_MAX.saturating_sub(below.len())
             };
-            for id in self.line.left(*parent, name, None, room)? {
+            for (id, by) in self.line.left_last(*parent, name, room.min(self.looks_left.max(1)))? {
+                self.pay();
                 if standing != Some(id) {
-                    let left = self.left_at(id, *parent, name)?.min(*until);
+                    let left = by.min(*until);
                     below.entry(id).and_modify(|known: &mut Seq| *known = left.max(*known)).or_insert(left);
                 }
             }
@@ -58,24 +58,6 @@ impl<L: Timeline> Search<'_, L> {
             }
         }
         Ok(below)
-    }
-
-    /// When a node left a place for the last time.
-    fn left_at(&mut self, id: NodeId, parent: NodeId, name: &Name) -> Result<Seq> {
-        let mut at = Seq(u64::MAX);
-        while let Some(replaced) = self.line.replaced(id, at)? {
-            self.pay();
-            if self.looks_left == 0
-                || replaced.node.state.as_ref().is_some_and(|state| stands_at(state, parent, name))
-            {
-                return Ok(replaced.by);
-            }
-            match replaced.node.version.0.checked_sub(1) {
-                Some(before) => at = Seq(before),
-                None => break,
-            }
-        }
-        Ok(Seq::ZERO)
     }
 
     fn pay(&mut self) {

@@ -10,6 +10,8 @@ use crate::storage::{Result, StorageError};
 const EXAMINED_MAX: usize = 4096;
 /// Places that are listed at a time, to be looked at.
 const LISTED_MAX: usize = 256;
+/// In the mark at a name that no node has left since.
+const LAST: NodeId = NodeId::from_bytes([0xff; 16]);
 /// What a node takes beside its state.
 const NODE_COST_BYTES: usize = 64;
 
@@ -62,21 +64,15 @@ fn path(line: &impl Timeline, floor: Seq, at: Seq, from: NodeId, names: &[Name])
 
 /// The node that stood at a place.
 fn stood(line: &impl Timeline, floor: Seq, at: Seq, parent: NodeId, name: &Name) -> Result<Option<PastNode>> {
-    let mut candidates: Vec<NodeId> = line.child(parent, name)?.into_iter().collect();
-    let mut after = None;
-    loop {
-        for id in candidates {
-            let past = past_node(line, floor, id, at)?;
-            if past.node.state.as_ref().is_some_and(|state| stands_at(state, parent, name)) {
-                return Ok(Some(past));
-            }
-        }
-        candidates = line.left(parent, name, after, LISTED_MAX)?;
-        match candidates.last() {
-            Some(last) => after = Some(*last),
-            None => return Ok(None),
-        }
+    let past = |id| past_node(line, floor, id, at);
+    let was_here =
+        |past: &PastNode| past.node.state.as_ref().is_some_and(|state| stands_at(state, parent, name));
+    // What stands there now comes first: if it leaves in between, it is found among what has left.
+    let standing = line.child(parent, name)?.map(past).transpose()?.filter(was_here);
+    if standing.is_some() {
+        return Ok(standing);
     }
+    Ok(line.left_next(parent, name, at)?.map(past).transpose()?.filter(was_here))
 }
 
 fn inside(
@@ -89,6 +85,7 @@ fn inside(
 ) -> Result<Seen> {
     let mut seen = Seen::default();
     let (mut examined, mut bytes) = (0, 0);
+    let first_left = first_left()?;
     for (number, folder) in folders.iter().enumerate() {
         loop {
             let room = max.max(1).saturating_sub(seen.nodes.len()).min(LISTED_MAX);
@@ -97,26 +94,29 @@ fn inside(
                 return Ok(seen);
             }
             let left = after.as_ref().is_some_and(|mark| mark.left);
-            let entries = match &after {
-                Some(mark) if left => line.left_after(*folder, Some((&mark.name, mark.node)), room)?,
-                Some(mark) => line.children_after(*folder, Some(&mark.name), room)?,
-                None => line.children_after(*folder, None, room)?,
+            let seen_last = after.as_ref().filter(|mark| **mark != first_left).map(|mark| &mark.name);
+            let entries = if left {
+                line.left_after(*folder, seen_last, at, room)?
+            } else {
+                let standing = line.children_after(*folder, seen_last, room)?;
+                standing.into_iter().map(|(name, id)| (name, Some(id))).collect()
             };
             let mut done = entries.len() < room;
             examined += entries.len() + 1;
             for (name, id) in entries {
-                let past = past_node(line, floor, id, at)?;
-                // Among what has left, a node counts at the place that it had then.
-                let was_here = past
-                    .node
-                    .state
-                    .as_ref()
-                    .is_some_and(|state| state.parent == *folder && (!left || state.name == name));
-                if was_here {
-                    bytes += past_bytes(&past);
-                    seen.nodes.push(past);
+                if let Some(past) = id.map(|id| past_node(line, floor, id, at)).transpose()? {
+                    // Among what has left, a node counts at the place that it had then.
+                    let was_here = past
+                        .node
+                        .state
+                        .as_ref()
+                        .is_some_and(|state| state.parent == *folder && (!left || state.name == name));
+                    if was_here {
+                        bytes += past_bytes(&past);
+                        seen.nodes.push(past);
+                    }
                 }
-                after = Some(Mark { left, name, node: id });
+                after = Some(Mark { left, name, node: id.unwrap_or(LAST) });
                 if bytes >= PAGE_BYTES_MAX {
                     done = false;
                     break;
@@ -125,8 +125,7 @@ fn inside(
             match (done, left) {
                 (false, _) => {}
                 (true, true) => break,
-                // The mark before every name: the first one there can be, of a node before every node.
-                (true, false) => after = Some(first_left()?),
+                (true, false) => after = Some(first_left.clone()),
             }
         }
         after = None;
@@ -134,7 +133,7 @@ fn inside(
     Ok(seen)
 }
 
-/// The mark from which on everything that has left a folder follows: no name is shorter or smaller.
+/// The mark before everything that has left a folder, which the root never does.
 fn first_left() -> Result<Mark> {
     let name = Name::new(&[1]).map_err(|_| StorageError::UnknownShare)?;
     Ok(Mark { left: true, name, node: NodeId::ROOT })

@@ -34,8 +34,12 @@ impl<L: Timeline> Timeline for Counted<'_, L> {
         self.look(1).child(parent, name)
     }
 
-    fn left(&self, parent: NodeId, name: &Name, after: Option<NodeId>, max: usize) -> Result<Vec<NodeId>> {
-        let found = self.look(1).left(parent, name, after, max)?;
+    fn left_next(&self, parent: NodeId, name: &Name, at: Seq) -> Result<Option<NodeId>> {
+        self.look(1).left_next(parent, name, at)
+    }
+
+    fn left_last(&self, parent: NodeId, name: &Name, max: usize) -> Result<Vec<(NodeId, Seq)>> {
+        let found = self.look(1).left_last(parent, name, max)?;
         self.look(found.len());
         Ok(found)
     }
@@ -52,10 +56,11 @@ impl<L: Timeline> Timeline for Counted<'_, L> {
     fn left_after(
         &self,
         parent: NodeId,
-        after: Option<(&Name, NodeId)>,
+        after: Option<&Name>,
+        at: Seq,
         max: usize,
-    ) -> Result<Vec<(Name, NodeId)>> {
-        self.look(max).left_after(parent, after, max)
+    ) -> Result<Vec<(Name, Option<NodeId>)>> {
+        self.look(2 * max).left_after(parent, after, at, max)
     }
 
     fn log_before(&self, before: (Seq, NodeId), max: usize) -> Result<Vec<(Seq, NodeId)>> {
@@ -167,9 +172,44 @@ fn a_place_that_many_nodes_have_left_and_that_changed_often_since_costs_no_more_
     assert!(most < 40_000, "{most} look-ups for one page");
     let found: BTreeSet<Seq> =
         all.iter().flat_map(|page| &page.versions).map(|version| version.seq).collect();
-    // When each came and when it left; of the last ones also some of what was later.
+    // When each came and when it left, and nothing of what was later.
     assert!((0..20).all(|n| found.contains(&Seq(n * 1002 + 1)) && found.contains(&Seq(n * 1002 + 2))));
-    assert_eq!(found.iter().filter(|seq| seq.0 <= 10 * 1002).count(), 20);
+    assert_eq!(found.len(), 40);
+}
+
+#[test]
+fn a_look_along_places_that_many_nodes_have_left_costs_a_few_look_ups_for_each_name() {
+    const DEPTH: usize = 20;
+    const ROUNDS: usize = 50;
+    let store = MemoryStore::new([1; 32]);
+    let (share, _) = run(store.open_share("s")).unwrap();
+    let parent = |n: usize| if n == 0 { NodeId::ROOT } else { id(n - 1) };
+    // A chain of folders, of which each goes to another name; then links come to and leave the name that it had.
+    commit(&store, share, (0..DEPTH).map(|n| change(n, 0, parent(n), "x", Kind::Folder)).collect());
+    commit(&store, share, (0..DEPTH).map(|n| change(n, 1, parent(n), "y", Kind::Folder)).collect());
+    for round in 0..ROUNDS {
+        let came = 2 * round + 3;
+        let at = |n: usize| DEPTH + DEPTH * round + n;
+        commit(&store, share, (0..DEPTH).map(|n| change(at(n), 0, parent(n), "x", link(1))).collect());
+        let gone = |n: usize| Change { id: id(at(n)), base: Seq(came as u64), state: None };
+        commit(&store, share, (0..DEPTH).map(gone).collect());
+    }
+    let asked = Look::Path { from: NodeId::ROOT, names: vec![name("x"); DEPTH] };
+    let ask = |at: usize| {
+        store.timeline(share, |line| {
+            let counted = Counted { line, looks: Cell::new(0) };
+            let seen = look(&counted, Seq::ZERO, Seq(at as u64), &asked, 2048).unwrap();
+            (seen.nodes.iter().map(|past| past.node.id).collect::<Vec<_>>(), counted.looks.get())
+        })
+    };
+    let (chain, looks) = ask(1);
+    assert_eq!(chain, (0..DEPTH).map(id).collect::<Vec<_>>());
+    assert!(looks <= 6 * DEPTH, "{looks}");
+    assert_eq!(ask(2).0, [], "nothing stood there between two");
+    for round in 0..ROUNDS {
+        assert_eq!(ask(2 * round + 3).0, [id(DEPTH + DEPTH * round)]);
+        assert_eq!(ask(2 * round + 4).0, []);
+    }
 }
 
 #[test]
