@@ -119,6 +119,18 @@ impl ClientError {
         matches!(self, Self::Wire { source, .. } if source.code() == ErrorCode::Busy)
     }
 
+    /// True when a connection ended without a word, which is all that a server in need of places may have time for.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Self::Wire { source: WireError::Ended, .. } => true,
+            Self::Unreachable { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe
+            ),
+            _ => false,
+        }
+    }
+
     /// True when a new session may go better without any change here.
     pub fn is_retryable(&self) -> bool {
         match self {

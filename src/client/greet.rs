@@ -11,6 +11,8 @@ use tokio::time::Instant;
 const OPENING_MAX: Duration = Duration::from_secs(600);
 /// One that is crowded by strangers lets in whoever proves itself before the next ones come: so it is tried often, for so long.
 const CROWDED_MAX: Duration = Duration::from_secs(60);
+/// Or it hangs up, as does what is no server: so this is tried for less long.
+const CUT_MAX: Duration = Duration::from_secs(3);
 /// Between two tries, ms, and up to as much again.
 const CROWDED_MS: u64 = 50;
 
@@ -24,9 +26,9 @@ impl Client {
                     if !std::mem::replace(&mut is_told, true) {
                         self.news(News::Lost(error));
                     }
-                    let dice = self.dice();
-                    tokio::time::sleep(Duration::from_millis(CROWDED_MS + dice % CROWDED_MS)).await;
+                    self.pause().await;
                 }
+                Err(error) if once && error.is_cut() && start.elapsed() < CUT_MAX => self.pause().await,
                 // A live client tries again whatever it is.
                 Err(error) if once && error.is_opening() && start.elapsed() < OPENING_MAX => {
                     self.news(News::Lost(error));
@@ -52,6 +54,11 @@ impl Client {
             self.config.dialer.welcomed(server);
         }
         Ok(opened)
+    }
+
+    async fn pause(&mut self) {
+        let dice = self.dice();
+        tokio::time::sleep(Duration::from_millis(CROWDED_MS + dice % CROWDED_MS)).await;
     }
 
     /// Any number.

@@ -99,6 +99,11 @@ async fn guarded<R, W>(
     let mut first = [0; 3];
     let read = async { Ok(reader.read_exact(&mut first).await.map(drop)?) };
     if let Err(error) = deadline.keep(&waiting, read).await {
+        // From elsewhere clients speak TLS, in which nothing can be said yet: that it ends tells them more than noise.
+        if error.code() == ErrorCode::Busy && !peer.ip().is_loopback() {
+            info!(%peer, reason = %error, "no session");
+            return;
+        }
         let mut writer = FrameWriter::new(writer, counters.clone());
         let mut reader = FrameReader::new(reader, counters);
         return session::turn_away(peer, &mut reader, &mut writer, &error, waiting).await;
