@@ -20,8 +20,8 @@ use crate::model::path::PRIVATE_DIR;
 use crate::model::{BlockHash, FileContent, Name, NodeId, RelPath};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs of zeros of this size and alignment become holes, bytes.
 const HOLE_BYTES: usize = 4096;
@@ -42,6 +42,9 @@ pub struct StagedFile {
     path: PathBuf,
     /// An earlier run left it: it may hold other bytes than zeros where nothing was written yet.
     resumed: bool,
+    /// Held while bytes are written: the kernel lets one writer of a file in at a time, and the others would spin meanwhile on
+    /// a core that has better things to do.
+    writing: Mutex<()>,
 }
 
 /// A finished file or symlink that can be put in its place.
@@ -115,7 +118,8 @@ impl StagedFile {
         // Only the length: space is taken as bytes come, so that sparse files stay cheap.
         file.set_len(content.size).map_err(&failed)?;
         let path = folder.path.join(PRIVATE_DIR).join("stage");
-        Ok(Self { id, content: content.clone(), name, file: Arc::new(file), path, resumed })
+        let (file, writing) = (Arc::new(file), Mutex::default());
+        Ok(Self { id, content: content.clone(), name, file, path, resumed, writing })
     }
 
     /// True when an earlier run left something: [`StagedFile::check`] tells what of it is good.
@@ -148,6 +152,7 @@ impl StagedFile {
     /// Writes bytes at their place. Zeros become holes.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FolderError> {
         let mut at = offset;
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         for (is_zero, run) in zero_runs(offset, bytes) {
             let len = run.len() as u64;
             let punched = is_zero
