@@ -95,7 +95,16 @@ def machine():
     with open("/proc/meminfo", encoding="utf-8") as info:
         memory = int(info.readline().split()[1]) * 1024
     return {"processors": os.cpu_count(), "model": model, "memory_bytes": memory, "kernel": platform.release(),
-            "python": platform.python_version(), "load_average_at_start": round(os.getloadavg()[0], 2)}
+            "free_page_reporting": reports_free_pages(), "python": platform.python_version(), "load_average_at_start": round(os.getloadavg()[0], 2)}
+
+
+def reports_free_pages():
+    """Whether this machine is a virtual one that gives freed memory back: who touches it next then pays for it, now one tool and now another."""
+    try:
+        with open("/sys/module/page_reporting/parameters/page_reporting_order", encoding="utf-8") as order:
+            return int(order.read()) <= 10  # the largest order there is; more turns it off
+    except (OSError, ValueError):
+        return False
 
 
 def file_system(path):
@@ -190,6 +199,8 @@ def main():
     os.umask(0o022)
     try:
         about = machine()
+        if about["free_page_reporting"]:
+            say("this machine gives free memory back to its host, which costs each tool another amount of time: docs/PERFORMANCE.md says how to stop that")
         network.open()
         work = given.work or tempfile.mkdtemp(prefix="dropblock-peers-", dir=os.environ.get("TMPDIR", "/var/tmp"))
         work = f"{os.path.realpath(work)}/run"
